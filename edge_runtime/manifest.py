@@ -1,0 +1,109 @@
+"""``manifest.json``: what a bundle says about itself. The schema is these frozen structs; nothing else is accepted."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from edge_runtime.variant import Variant
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 4 << 20
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Method = Literal["vg", "ig", "sg"]
+Reduction = Literal["sum_abs", "abs_sum", "max_abs", "sum_positive"]
+
+
+class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The classifier's input: RGB images, resized bilinearly to ``height`` x ``width``, scaled to [0, 1], normalised."""
+
+    height: Positive
+    width: Positive
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    layout: Literal["NCHW"] = "NCHW"
+
+
+class ExplainerPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parameters of one explainer.
+
+    ``samples`` is the number of path points K; ``sigma`` the noise's standard deviation in normalised space;
+    ``baseline`` the start of the IG path ("black": pixel value 0; "zero": 0 in normalised space);
+    ``quadrature`` IG's rule; ``aggregate`` whether signed gradients or their magnitudes are averaged;
+    ``reduction`` how channels become one saliency map.
+    """
+
+    method: Method
+    samples: Positive = 1
+    sigma: float = 0.0
+    baseline: Literal["black", "zero"] = "black"
+    quadrature: Literal["gauss-legendre", "riemann-trapezoid"] = "gauss-legendre"
+    aggregate: Literal["signed", "magnitude"] = "signed"
+    reduction: Reduction = "sum_abs"
+
+
+# Where the paper and its authors' code disagree both stand here, and "paper" is the default (PROTOCOL: explanations).
+PRESETS: dict[str, dict[str, ExplainerPreset]] = {
+    "paper": {
+        "vg": ExplainerPreset(method="vg"),
+        "ig": ExplainerPreset(method="ig", samples=50),
+        "sg": ExplainerPreset(method="sg", samples=50, sigma=0.15),
+    },
+    "authors-code": {
+        "vg": ExplainerPreset(method="vg"),
+        "ig": ExplainerPreset(
+            method="ig", samples=10, baseline="zero", quadrature="riemann-trapezoid", reduction="abs_sum"
+        ),
+        "sg": ExplainerPreset(method="sg", samples=10, sigma=0.15, aggregate="magnitude"),
+    },
+}
+
+
+class RoadBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Desktop ROAD curve of one explainer on the audit set: accuracy after removing each percentage, MoRF and LeRF."""
+
+    percentages: tuple[float, ...]
+    morf: tuple[float, ...]
+    lerf: tuple[float, ...]
+
+
+class Baselines(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Desktop figures to compare the vehicle's with. ``gini`` holds one value per image of the audit set and explainer."""
+
+    accuracy: float | None = None
+    gini: dict[str, tuple[float, ...]] = {}
+    road: dict[str, RoadBaseline] = {}
+
+
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Size in bytes and SHA-256 of one file of the bundle."""
+
+    size: int
+    sha256: Sha256
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All that a bundle says about itself.
+
+    ``variant`` is None for a user's own ONNX file. ``macs`` counts multiply-accumulates of one forward pass,
+    ``parameters`` the stored weights, ``nonzero_parameters`` those that masks left. ``files`` names every file of the
+    folder but the manifest itself (and the folder ``metadata/`` of signed metadata).
+    """
+
+    format_version: int
+    name: str
+    labels: tuple[str, ...]
+    input: InputSpec
+    files: dict[str, FileEntry]
+    variant: Variant | None = None
+    explainers: dict[str, ExplainerPreset] = {}
+    baselines: Baselines = Baselines()
+    dataset_digest: str | None = None
+    macs: int | None = None
+    parameters: int | None = None
+    nonzero_parameters: int | None = None
+    producer: str = ""
