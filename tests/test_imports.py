@@ -86,6 +86,8 @@ def test_help_loads_neither_torch_nor_onnxruntime(arguments: list[str]) -> None:
         "heavy = {'torch', 'onnx', 'onnxruntime', 'matplotlib', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    finished = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    finished = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
     assert finished.returncode == 0, finished.stderr
     assert "Usage: roadworthy" in finished.stdout

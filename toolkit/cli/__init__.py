@@ -1,0 +1,107 @@
+"""The command line ``roadworthy``: one table of commands, each loaded only when it is called.
+
+Commands are thin: they turn options into one library call and print its result. Expected failures
+(:class:`~edge_runtime.errors.RoadworthyError`) become one line on stderr and the error's exit code; bugs keep their
+traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import click
+
+from edge_runtime.errors import InputError, RoadworthyError, unknown
+
+INTERRUPTED = 130  # the shell's convention for a program ended by Ctrl-C
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a command lives, its line in ``roadworthy --help``, and the modules that it cannot work without."""
+
+    target: str
+    help: str
+    needs: tuple[str, ...] = ()
+
+
+COMMANDS: dict[str, Command] = {}
+
+# Which extra brings a module that may be missing.
+EXTRAS = {"onnxruntime": "cpu"}
+DEFAULT_EXTRA = "desktop"
+
+
+class LazyGroup(click.Group):
+    """A group whose commands come from :data:`COMMANDS`; listing them imports none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].target.partition(":")
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS:
+            raise unknown("command", name, COMMANDS)
+        require(name, COMMANDS[name].needs)
+        return name, self.get_command(ctx, name), args[1:]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.help) for name, command in COMMANDS.items()])
+
+
+def require(command: str, modules: Sequence[str]) -> None:
+    """Raise InputError with the way out where ``command`` misses one of ``modules``; nothing is imported."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            extra = EXTRAS.get(module, DEFAULT_EXTRA)
+            raise InputError(
+                f"'roadworthy {command}' needs {module}, which is not installed here: pip install 'roadworthy[{extra}]'"
+            )
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="\b\nExamples:\n  roadworthy demo\n  roadworthy train --help",
+)
+@click.version_option(package_name="roadworthy", prog_name="roadworthy")
+def cli() -> None:
+    """Traffic-sign classifiers that stay explainable on the vehicle: train, prune, export, explain, audit."""
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Print one line on stderr and end the program."""
+    click.echo(f"roadworthy: {message}", err=True)
+    sys.exit(code)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of the script ``roadworthy``; ``arguments`` default to the process's own."""
+    try:
+        code = cli.main(args=arguments, prog_name="roadworthy", standalone_mode=False)
+    except RoadworthyError as error:
+        fail(f"error: {error}", error.exit_code)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "roadworthy"
+        fail(f"error: {error.format_message()} (see {where} --help)", error.exit_code)
+    except click.ClickException as error:
+        fail(f"error: {error.format_message()}", error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        fail("interrupted; finished files are kept", INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)
