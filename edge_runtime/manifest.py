@@ -19,7 +19,7 @@ Reduction = Literal["sum_abs", "abs_sum", "max_abs", "sum_positive"]
 
 
 class InputSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The classifier's input: RGB images, resized bilinearly to ``height`` x ``width``, scaled to [0, 1], normalised."""
+    """The classifier's input: RGB, resized to ``height`` x ``width`` (bilinear), scaled to [0, 1], normalised."""
 
     height: Positive
     width: Positive
@@ -34,7 +34,8 @@ class ExplainerPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     ``samples`` is the number of path points K; ``sigma`` the noise's standard deviation in normalised space;
     ``baseline`` the start of the IG path ("black": pixel value 0; "zero": 0 in normalised space);
     ``quadrature`` IG's rule; ``aggregate`` whether signed gradients or their magnitudes are averaged;
-    ``reduction`` how channels become one saliency map.
+    ``reduction`` how channels become one saliency map. With a ``tolerance``, IG doubles its samples until the
+    completeness gap is at most this share of |F(x) - F(baseline)|.
     """
 
     method: Method
@@ -44,6 +45,7 @@ class ExplainerPreset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     quadrature: Literal["gauss-legendre", "riemann-trapezoid"] = "gauss-legendre"
     aggregate: Literal["signed", "magnitude"] = "signed"
     reduction: Reduction = "sum_abs"
+    tolerance: float | None = None
 
 
 # Where the paper and its authors' code disagree both stand here, and "paper" is the default (PROTOCOL: explanations).
@@ -72,7 +74,7 @@ class RoadBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class Baselines(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Desktop figures to compare the vehicle's with. ``gini`` holds one value per image of the audit set and explainer."""
+    """Desktop figures to compare the vehicle's with. ``gini``: per explainer, one value per image of the audit set."""
 
     accuracy: float | None = None
     gini: dict[str, tuple[float, ...]] = {}

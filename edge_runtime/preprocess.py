@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Magic, width, height, maximum, parted by white space and comments; exactly one byte of white space follows.
 PPM_HEADER = re.compile(rb"P6(?:\s+(?:#[^\n]*\n\s*)*\d+){3}")
+# Pillow's modes of 16 and 32 bits: its conversion to RGB clips instead of scaling, so most pixels would become white.
+DEEP_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 
 
 def load_image(source: str | PathLike[str] | bytes) -> NDArray[np.uint8]:
@@ -34,6 +36,8 @@ def load_image(source: str | PathLike[str] | bytes) -> NDArray[np.uint8]:
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
         with Image.open(io.BytesIO(drop_carriage_returns(data))) as image:
+            if image.mode in DEEP_MODES:
+                raise InputError(f"{name} has more than 8 bits per channel ({image.mode}); convert it to 8-bit RGB")
             return np.asarray(image.convert("RGB"), dtype=np.uint8)
     except FileNotFoundError:
         raise InputError(f"{name} does not exist; check the path") from None
@@ -59,9 +63,14 @@ def drop_carriage_returns(data: bytes) -> bytes:
 
 
 def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resize uint8 [H, W, 3] to [height, width, 3], bilinear with antialiasing (Pillow's BILINEAR)."""
+    """Resize uint8 [H, W, 3] to [height, width, 3], bilinear with antialiasing (Pillow's BILINEAR).
+
+    Raises InputError for another type or shape.
+    """
     from PIL import Image
 
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise InputError(f"image is {describe(image)}; expected RGB uint8 [H, W, 3]")
     if image.shape[:2] == (height, width):
         return image
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
@@ -69,7 +78,41 @@ def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
 
 
 def normalize(images: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.float32]:
-    """Turn uint8 [N, H, W, 3] into the classifier's float32 [N, 3, H, W]: (pixel / 255 - mean) / std."""
+    """Turn uint8 [N, H, W, 3] into the classifier's float32 [N, 3, H, W]: (pixel / 255 - mean) / std.
+
+    Raises InputError for images of another type, shape or size than ``spec`` takes.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise InputError(f"images are {describe(images)}; expected RGB uint8 [N, H, W, 3]")
+    if images.shape[1:3] != (spec.height, spec.width):
+        found = f"{images.shape[1]} x {images.shape[2]}"
+        raise InputError(f"images are {found}, the model takes {spec.height} x {spec.width}; resize them first")
     scaled = images.astype(np.float32) / np.float32(255)
     normalised = (scaled - np.asarray(spec.mean, np.float32)) / np.asarray(spec.std, np.float32)
     return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))
+
+
+def denormalize(images: NDArray[np.float32], spec: InputSpec) -> NDArray[np.uint8]:
+    """Invert :func:`normalize`: float32 [N, 3, H, W] to uint8 [N, H, W, 3], rounded and clipped to 0..255."""
+    scaled = images.transpose(0, 2, 3, 1) * np.asarray(spec.std, np.float32) + np.asarray(spec.mean, np.float32)
+    return np.clip(np.rint(scaled * 255), 0, 255).astype(np.uint8)
+
+
+def check_batch(images: NDArray[np.float32], spec: InputSpec) -> None:
+    """Raise InputError unless ``images`` is a finite float32 [N, 3, H, W] of the model's size with N >= 1."""
+    expected = f"float32 [N, 3, {spec.height}, {spec.width}] (edge_runtime.normalize makes it)"
+    if not isinstance(images, np.ndarray):
+        raise InputError(f"images are of type {type(images).__name__}; expected a NumPy array {expected}")
+    if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != (3, spec.height, spec.width):
+        raise InputError(f"images are {describe(images)}; expected {expected}")
+    if not len(images):
+        raise InputError("the batch holds no images; pass at least one")
+    finite = np.isfinite(images).all(axis=(1, 2, 3))
+    if not finite.all():
+        first = int(np.argmin(finite))
+        raise InputError(f"image {first} of the batch holds NaN or infinite values; check how it was made")
+
+
+def describe(array: NDArray[np.generic]) -> str:
+    """Return type and shape for a message: ``float64 [2, 32, 32]``."""
+    return f"{array.dtype} {list(array.shape)}"

@@ -34,7 +34,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     @property
     def label(self) -> str:
         """Short name for tables and plots: ``natural``, ``l1``, ``adversarial+channel`` ..."""
-        parts = [self.training] if self.training != "natural" else []
+        parts: list[str] = [self.training] if self.training != "natural" else []
         parts += [self.pruning] if self.pruning != "none" else []
         return "+".join(parts) or "natural"
 

@@ -1,0 +1,146 @@
+"""Inference sessions: one table of execution providers, and no silent fallback to a slower one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_runtime.errors import BundleError, InputError, ProviderError, unknown
+from edge_runtime.onnx_guard import refuse_unsafe
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from edge_runtime.bundle import Bundle
+
+FATAL_ONLY = 4  # onnxruntime's log level: what fails here is raised, and then said in one line
+DEFAULT_PROVIDER = "cpu"
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One row of the table: onnxruntime's name, its options for a model's SHA-256, what may follow it, and the help.
+
+    ``fallback`` runs the operators that the provider lacks; it is never allowed to take over the whole model.
+    """
+
+    engine: str
+    options: Callable[[str], dict[str, str]]
+    fallback: tuple[str, ...]
+    help: str
+
+
+def no_options(model_digest: str) -> dict[str, str]:
+    return {}
+
+
+def cuda_options(model_digest: str) -> dict[str, str]:
+    # The exhaustive search of cuDNN's algorithms would be repeated for every new batch size.
+    return {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+
+
+def tensorrt_options(model_digest: str) -> dict[str, str]:
+    """Cache built engines per model; onnxruntime adds GPU and TensorRT version to the cached files' names."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = root / "roadworthy" / "tensorrt" / model_digest
+    cache.mkdir(parents=True, exist_ok=True)
+    return {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(cache),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(cache),
+    }
+
+
+PROVIDERS: dict[str, Provider] = {
+    "cpu": Provider(
+        engine="CPUExecutionProvider",
+        options=no_options,
+        fallback=(),
+        help="install onnxruntime: pip install 'roadworthy[cpu]'",
+    ),
+    "cuda": Provider(
+        engine="CUDAExecutionProvider",
+        options=cuda_options,
+        fallback=("CPUExecutionProvider",),
+        help="it needs an NVIDIA GPU, onnxruntime-gpu, and the CUDA and cuDNN libraries that it asks for; "
+        "or use provider cpu",
+    ),
+    "tensorrt": Provider(
+        engine="TensorrtExecutionProvider",
+        options=tensorrt_options,
+        fallback=("CUDAExecutionProvider", "CPUExecutionProvider"),
+        help="it needs an NVIDIA GPU, onnxruntime-gpu with TensorRT support and the TensorRT libraries; "
+        "or use provider cuda or cpu",
+    ),
+}
+
+
+def open_session(bundle: Bundle, name: str, provider: str, threads: int | None) -> onnxruntime.InferenceSession:
+    """Return a session on the verified bytes of the bundle's file ``name``.
+
+    ``threads`` limits the CPU threads of one run (None: as many as there are cores). Raises InputError for an unknown
+    provider or a bad number of threads, ProviderError when the provider is not there or would not run the model,
+    BundleError when the file is missing, changed, unsafe or not a model.
+    """
+    if provider not in PROVIDERS:
+        raise unknown("provider", provider, PROVIDERS)
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is {threads}; give a number of at least 1, or leave it out to use all cores")
+    model = bundle.read(name)
+    refuse_unsafe(model, name)
+    return create(model, name, provider, session_options(threads))
+
+
+def session_options(threads: int | None) -> onnxruntime.SessionOptions:
+    options = import_onnxruntime().SessionOptions()
+    options.log_severity_level = FATAL_ONLY
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
+
+
+def create(model: bytes, name: str, provider: str, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    """Create the session and make sure that ``provider``, and not its fallback, runs it."""
+    ort = import_onnxruntime()
+    row = PROVIDERS[provider]
+    if row.engine not in ort.get_available_providers():
+        raise ProviderError(f"provider {provider} is not part of this onnxruntime {ort.__version__}; {row.help}")
+    if provider != DEFAULT_PROVIDER:
+        preload_libraries(ort)
+    providers = [(row.engine, row.options(hashlib.sha256(model).hexdigest())), *((each, {}) for each in row.fallback)]
+    try:
+        # onnxruntime's own retry on another provider hides the failure, so it is off.
+        session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
+    except Exception as error:  # onnxruntime raises a dozen unrelated types, all of them about this model or provider
+        reason = first_line(error)
+        if provider == DEFAULT_PROVIDER:
+            raise BundleError(f"{name} cannot be loaded ({reason}); export the bundle again") from error
+        raise ProviderError(f"provider {provider} cannot load {name} ({reason}); {row.help}") from error
+    if session.get_providers()[0] != row.engine:
+        raise ProviderError(f"provider {provider} does not start on this machine; {row.help}")
+    return session
+
+
+def import_onnxruntime() -> Any:
+    """Import onnxruntime late (it takes longer than the rest of the runtime), with a hint where it is missing."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ProviderError(f"onnxruntime is not installed ({error}); {PROVIDERS[DEFAULT_PROVIDER].help}") from error
+    return onnxruntime
+
+
+def preload_libraries(ort: Any) -> None:
+    """Load CUDA and cuDNN from their wheels, where they are installed as such; system libraries need no help."""
+    if hasattr(ort, "preload_dlls"):  # onnxruntime 1.21 and later
+        ort.preload_dlls()
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an engine's message, at most 200 characters."""
+    return str(error).strip().split("\n")[0][:200]
