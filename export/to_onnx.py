@@ -15,11 +15,10 @@ import onnx
 import torch
 
 from edge_runtime.errors import ExportError
+from export.interface import IMAGE, LOGITS
 
 # The newest operator set that every engine in use reads: TensorRT 10.3 stops at 20.
 OPSET = 20
-IMAGE = "image"
-LOGITS = "logits"
 
 
 def to_onnx(model: torch.nn.Module, *, input_size: tuple[int, int]) -> onnx.ModelProto:

@@ -30,7 +30,14 @@ class Command:
     needs: tuple[str, ...] = ()
 
 
-COMMANDS: dict[str, Command] = {}
+COMMANDS: dict[str, Command] = {
+    "verify": Command(
+        "toolkit.cli.runtime:verify",
+        "Check a bundle and compute its golden set on this device.",
+        needs=("onnxruntime",),
+    ),
+    "classify": Command("toolkit.cli.runtime:classify", "Classify image files.", needs=("onnxruntime",)),
+}
 
 # Which extra brings a module that may be missing.
 EXTRAS = {"onnxruntime": "cpu"}

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from edge_runtime.sessions import DEFAULT_PROVIDER, PROVIDERS
+
 Decorated = Callable[..., Any]
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -27,3 +29,15 @@ def stack(*options: Callable[[Decorated], Decorated]) -> Callable[[Decorated], D
         return function
 
     return decorate
+
+
+bundle_argument = click.argument("bundle", type=FOLDER)
+
+runtime_options = stack(
+    click.option("--provider", default=DEFAULT_PROVIDER, show_default=True, help=f"One of: {', '.join(PROVIDERS)}."),
+    click.option("--threads", type=int, help="CPU threads of one inference.  [default: all cores]"),
+)
+
+force_option = click.option("--force", is_flag=True, help="Replace an existing output.")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

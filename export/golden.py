@@ -1,0 +1,85 @@
+"""The golden set: inputs with expected outputs, made by the device runtime itself and checked before they are kept."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.bundle import Bundle, Golden
+from edge_runtime.classifier import Classifier
+from edge_runtime.errors import ExportError
+from edge_runtime.explainer import Explainer
+from edge_runtime.path import METHODS
+from export.parity import TOLERANCE
+
+SEED = 0
+# The slope check steps this share of an image's norm to either side; float32 logits carry no smaller steps.
+STEP = 1e-3
+# A ReLU that switches inside the step bends the slope of single images; a wrong gradient is wrong for all.
+SLOPE_TOLERANCE = 0.1
+
+Images = npt.NDArray[np.float32]
+
+
+def make_golden(bundle: Bundle, images: Images) -> Golden:
+    """Return the outputs of ``bundle`` for normalised ``images`` [G,C,H,W], every method with its preset.
+
+    Raises ExportError where the explainer's logits are not the classifier's, an attribution is not a number, or the
+    gradient is not the slope of the logit.
+    """
+    classifier = Classifier(bundle)
+    explainer = Explainer(bundle, classifier=classifier)
+    prediction = classifier.classify(images)
+    if not prediction.valid.all():
+        raise ExportError(f"the model returns NaN or infinite logits for {int((~prediction.valid).sum())} images")
+    difference = float(np.abs(explainer.logits(images) - prediction.logits).max())
+    if not difference <= TOLERANCE:
+        raise ExportError(f"the explainer's logits differ from the classifier's by {difference:.2e}")
+    attribution = {}
+    for method in METHODS:
+        explanation = explainer.explain(images, method, seed=SEED)
+        if not explanation.valid.all():
+            raise ExportError(
+                f"{method} gives NaN or infinite attributions for {int((~explanation.valid).sum())} images"
+            )
+        attribution[method] = explanation.attribution
+    check_slope(classifier, images, prediction.target, attribution["vg"])
+    return Golden(images=images, target=prediction.target, logits=prediction.logits, attribution=attribution)
+
+
+def check_slope(classifier: Classifier, images: Images, target: npt.NDArray[np.int64], gradient: Images) -> None:
+    """Raise ExportError unless ``gradient`` is how the classifier's logit changes along it.
+
+    Along d = g/|g| the logit's slope is |g|; it is taken by central differences, one image each, and the median of the
+    relative deviations counts. This needs the classifier alone, so it also catches an explainer of another model.
+    """
+    norm = np.sqrt((gradient.astype(np.float64) ** 2).sum(axis=(1, 2, 3), keepdims=True))
+    scale = np.sqrt((images.astype(np.float64) ** 2).sum(axis=(1, 2, 3), keepdims=True))
+    step = np.maximum(scale, 1.0) * STEP
+    shift = (step * gradient / np.where(norm > 0, norm, 1.0)).astype(np.float32)
+    rows = np.arange(len(images))
+    ahead = classifier.predict(images + shift)[rows, target].astype(np.float64)
+    behind = classifier.predict(images - shift)[rows, target].astype(np.float64)
+    slope = (ahead - behind) / (2 * step.ravel())
+    expected = norm.ravel()
+    deviation = np.abs(slope - expected) / np.maximum(np.maximum(np.abs(slope), expected), 1e-12)
+    if not float(np.median(deviation)) <= SLOPE_TOLERANCE:
+        raise ExportError(
+            f"the explainer's gradient is not the classifier's: median deviation {float(np.median(deviation)):.0%} "
+            f"from the slope of the logit over {len(images)} images"
+        )
+
+
+def golden_bytes(golden: Golden) -> bytes:
+    """Return ``golden.npz``."""
+    arrays = {f"attribution_{method}": values for method, values in golden.attribution.items()}
+    return npz_bytes(images=golden.images, target=golden.target, logits=golden.logits, **arrays)
+
+
+def npz_bytes(**arrays: npt.NDArray[np.generic]) -> bytes:
+    """Return a compressed ``.npz``; the same arrays give the same bytes."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
