@@ -80,7 +80,8 @@ def riemann_trapezoid(count: int) -> tuple[NDArray[np.float64], NDArray[np.float
 
 def black(spec: InputSpec) -> NDArray[np.float32]:
     """Pixel value 0, in normalised space."""
-    return np.divide(0 - np.asarray(spec.mean), np.asarray(spec.std)).astype(np.float32)
+    colour: NDArray[np.float32] = ((0 - np.asarray(spec.mean)) / np.asarray(spec.std)).astype(np.float32)
+    return colour
 
 
 def zero(spec: InputSpec) -> NDArray[np.float32]:
