@@ -1,0 +1,12 @@
+"""Input gradients inside the inference engine: reverse-mode differentiation over the ONNX graph.
+
+``registry`` holds the table, the ``rules_*`` modules one small function per operator, ``walk`` the generic pass,
+``prepare`` what comes before it and ``explainer`` what is built on top.
+"""
+
+from export.gradients import rules_activation, rules_arithmetic, rules_conv, rules_pooling, rules_reduction
+from export.gradients import rules_resample, rules_shape  # noqa: F401  (importing the modules fills the table)
+from export.gradients.explainer import add_input_gradient, build_explainer
+from export.gradients.registry import NO_GRADIENT, RULES
+
+__all__ = ["NO_GRADIENT", "RULES", "add_input_gradient", "build_explainer"]

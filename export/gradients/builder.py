@@ -1,0 +1,308 @@
+"""Emitting ONNX nodes: unique names, shared constants, and the shapes of the forward tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+Shape = tuple[int | None, ...]  # None marks a dimension that follows the batch
+Array = npt.NDArray[Any]
+
+# A power of two, so that products with it are exact: clip(STEEP * z, 0, 1) is 1 for z > 0 and 0 for z <= 0, for every
+# float32 difference that convolutional activations can produce. See `Op.step` for why a mask is written that way.
+STEEP = float(2**100)
+
+
+@dataclass(frozen=True)
+class Phases:
+    """A gradient on a strided grid: ``parts[(r, c)]`` holds the rows r, r + stride, ... and columns c, c + stride, ...
+
+    ``size`` is the full (H, W). Missing parts are zero. Strided convolutions and poolings make them; adding two of them
+    part by part before interleaving saves an interleave for each residual branch.
+    """
+
+    stride: tuple[int, int]
+    size: tuple[int, int]
+    parts: dict[tuple[int, int], str] = field(default_factory=dict)
+
+
+class Builder:
+    """A growing list of nodes and initializers on top of a prepared forward graph."""
+
+    def __init__(
+        self,
+        shapes: dict[str, Shape],
+        constants: dict[str, Array],
+        dtype: int,
+        opset: int,
+        producers: dict[str, str],
+    ) -> None:
+        self.shapes = shapes
+        self.constants = constants
+        self.dtype = dtype
+        self.opset = opset
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self._producers = producers  # tensor -> operator type
+        self._taken = set(shapes)
+        self._shared: dict[tuple[Any, ...], str] = {}
+        self._count = 0
+
+    @property
+    def float_type(self) -> np.dtype[Any]:
+        """The model's floating-point type as a NumPy dtype."""
+        return np.dtype(helper.tensor_dtype_to_np_dtype(self.dtype))
+
+    def producer(self, name: str) -> str:
+        """Return the operator that computes forward tensor ``name``, or an empty string."""
+        return self._producers.get(name, "")
+
+    def fresh(self, hint: str) -> str:
+        """Return a tensor or node name that nothing in the graph bears yet."""
+        while True:
+            self._count += 1
+            name = f"grad/{hint}_{self._count}"
+            if name not in self._taken:
+                self._taken.add(name)
+                return name
+
+    def emit(self, operator: str, inputs: Sequence[str], outputs: int = 1, /, **attributes: Any) -> str:
+        """Append a node and return the name of its first output; the others are that name + ``:1`` ...
+
+        The same operator on the same inputs with the same attributes is emitted once and shared.
+        """
+        key = (operator, tuple(inputs), outputs, repr(sorted(attributes.items())))
+        if key not in self._shared:
+            name = self.fresh(operator)
+            names = [name, *(f"{name}:{i}" for i in range(1, outputs))]
+            self.nodes.append(helper.make_node(operator, list(inputs), names, name=name, **attributes))
+            self._shared[key] = name
+        return self._shared[key]
+
+    def constant(self, value: Any, dtype: Any = None) -> str:
+        """Return the name of an initializer holding ``value``; equal constants are stored once.
+
+        ``dtype`` defaults to the model's floating-point type.
+        """
+        array = np.asarray(value, dtype=dtype or self.float_type)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._shared:
+            name = self.fresh("const")
+            self.initializers.append(numpy_helper.from_array(array, name))
+            self.constants[name] = array
+            self._shared[key] = name
+        return self._shared[key]
+
+    def ints(self, values: Sequence[int]) -> str:
+        """Return the name of an int64 vector."""
+        return self.constant(list(values), np.int64)
+
+    # Operators whose signature changed between opset 13 and the newest are wrapped here; rules never test versions.
+
+    def reduce(self, operator: str, x: str, axes: Sequence[int], keepdims: bool = True) -> str:
+        """Emit ReduceSum, ReduceMean, ReduceMax ... over ``axes``, in the form that the opset has."""
+        if not axes:
+            return x
+        if operator == "ReduceSum" or self.opset >= 18:
+            return self.emit(operator, [x, self.ints(axes)], keepdims=int(keepdims))
+        return self.emit(operator, [x], axes=list(axes), keepdims=int(keepdims))
+
+    def cast(self, x: str, dtype: int) -> str:
+        """Emit a Cast to an ONNX element type."""
+        return self.emit("Cast", [x], to=dtype)
+
+    def reshape(self, x: str, shape: Sequence[int | None], like: str | None = None) -> str:
+        """Reshape to ``shape`` with at most one None (the batch); with more, to the runtime shape of tensor ``like``."""
+        if sum(d is None for d in shape) <= 1 and 0 not in shape:
+            return self.emit("Reshape", [x, self.ints([-1 if d is None else d for d in shape])])
+        if like is None:
+            raise ValueError(f"cannot reshape to {tuple(shape)}: more than one dimension follows the batch")
+        return self.emit("Reshape", [x, self.emit("Shape", [like])])
+
+    def transpose(self, x: str, perm: Sequence[int]) -> str:
+        """Emit a Transpose, or nothing for the identity."""
+        return x if list(perm) == list(range(len(perm))) else self.emit("Transpose", [x], perm=list(perm))
+
+    def slice(
+        self, x: str, axes: Sequence[int], starts: Sequence[int], ends: Sequence[int], steps: Sequence[int] | None = None
+    ) -> str:
+        """Emit a Slice with constant bounds."""
+        bounds = [self.ints(starts), self.ints(ends), self.ints(axes)]
+        return self.emit("Slice", [x, *bounds, *([self.ints(steps)] if steps else [])])
+
+    def pad(self, x: str, begin: Sequence[int], end: Sequence[int], value: float = 0.0) -> str:
+        """Emit a constant Pad with ``begin`` and ``end`` amounts for every axis, or nothing where all are zero."""
+        if not any(begin) and not any(end):
+            return x
+        return self.emit("Pad", [x, self.ints([*begin, *end]), self.constant(value)], mode="constant")
+
+    def clip(self, x: str, low: float, high: float) -> str:
+        """Emit a Clip with constant bounds."""
+        return self.emit("Clip", [x, self.constant(low), self.constant(high)])
+
+    def depthwise(
+        self,
+        x: str,
+        channels: int,
+        kernel: Array,
+        bias: float = 0.0,
+        strides: Sequence[int] = (1, 1),
+        pads: Sequence[int] = (0, 0, 0, 0),
+        dilations: Sequence[int] = (1, 1),
+    ) -> str:
+        """Emit a convolution of every channel of ``x`` [N, C, H, W] with the same ``kernel`` [kh, kw]."""
+        weight = self.constant(np.broadcast_to(kernel, (channels, 1, *kernel.shape)))
+        inputs = [x, weight, *([self.constant(np.full(channels, bias))] if bias else [])]
+        return self.emit(
+            "Conv",
+            inputs,
+            group=channels,
+            kernel_shape=list(kernel.shape),
+            strides=list(strides),
+            pads=list(pads),
+            dilations=list(dilations),
+        )
+
+    def sum(self, terms: Sequence[str]) -> str:
+        """Add tensors of one shape, pairwise: engines fuse Add into the convolution before it, not Sum."""
+        total = terms[0]
+        for term in terms[1:]:
+            total = self.emit("Add", [total, term])
+        return total
+
+    def interleave(self, phases: Phases) -> str:
+        """Return the full tensor of a :class:`Phases`: concatenate along the channels, depth to space, crop."""
+        (sh, sw), (height, width) = phases.stride, phases.size
+        if (sh, sw) == (1, 1):
+            return phases.parts[(0, 0)]
+        some = next(iter(phases.parts.values()))
+        zero = ""
+        if len(phases.parts) < sh * sw:
+            zero = self.emit("Mul", [some, self.constant(0.0)])
+        parts = [phases.parts.get((r, c), zero) for r in range(sh) for c in range(sw)]
+        stacked = self.emit("Concat", parts, axis=1)
+        if sh == sw:
+            full = self.emit("DepthToSpace", [stacked], blocksize=sh)
+        else:
+            rows, columns = -(-height // sh), -(-width // sw)
+            grid = self.emit("Reshape", [stacked, self.ints([0, sh, sw, -1, rows, columns])])
+            grid = self.transpose(grid, [0, 3, 4, 1, 5, 2])
+            full = self.emit("Reshape", [grid, self.ints([0, -1, rows * sh, columns * sw])])
+        ends = [axis for axis, (n, s) in enumerate(((height, sh), (width, sw)), start=2) if n % s]
+        if not ends:
+            return full
+        return self.slice(full, ends, [0] * len(ends), [phases.size[axis - 2] for axis in ends])
+
+
+class Op:
+    """One forward node under differentiation: its attributes, shapes and constants, and the builder to emit with."""
+
+    def __init__(self, node: onnx.NodeProto, builder: Builder, grads: Sequence[str | None] = ()) -> None:
+        self.node = node
+        self.b = builder
+        self.grads = grads  # of every output; None where no gradient arrived
+        self.inputs = list(node.input)
+        self.output = node.output[0]
+        self._attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """Return an attribute's value (strings decoded), or ``default``."""
+        value = self._attributes.get(name, default)
+        return value.decode() if isinstance(value, bytes) else value
+
+    def has(self, index: int) -> bool:
+        """Tell whether optional input ``index`` is given."""
+        return index < len(self.inputs) and bool(self.inputs[index])
+
+    def shape(self, index: int = 0) -> Shape:
+        """Return the shape of input ``index``."""
+        return self.b.shapes[self.inputs[index]]
+
+    @property
+    def output_shape(self) -> Shape:
+        """The shape of the first output."""
+        return self.b.shapes[self.output]
+
+    def constant(self, index: int) -> Array | None:
+        """Return the value of input ``index`` if it is known when the graph is built, else None."""
+        return self.b.constants.get(self.inputs[index]) if self.has(index) else None
+
+    def axes(self, index: int = 1) -> list[int]:
+        """Return the reduction or squeeze axes, non-negative: from the attribute or from constant input ``index``."""
+        given = self.attr("axes")
+        if given is None and self.has(index):
+            value = self.constant(index)
+            given = None if value is None else value.tolist()
+        rank = len(self.shape())
+        if given is None or (not given and not self.attr("noop_with_empty_axes", 0)):
+            return list(range(rank))
+        return sorted(int(axis) % rank for axis in np.atleast_1d(given))
+
+    def step(self, x: str, shape: Shape | None = None, *, scale: float = 1.0, offset: float = 0.0) -> str:
+        """Emit 1 where scale * x + offset > 0 and 0 elsewhere, as floating point.
+
+        For feature maps this is a 1x1 depthwise convolution with a huge power of two, clipped to [0, 1]: exact, and
+        the only form that onnxruntime's CPU provider keeps in its blocked layout, where Greater or Sign would cost two
+        reorders of the tensor. ``shape`` is x's, needed where x is no forward tensor.
+        """
+        shape = shape or self.b.shapes[x]
+        if len(shape) != 4 or shape[1] is None:
+            mask = self.greater(self.scaled(x, shape, scale, offset), 0.0)
+            return self.b.cast(mask, self.b.dtype)
+        return self.b.clip(self.scaled(x, shape, scale * STEEP, offset * STEEP), 0.0, 1.0)
+
+    def scaled(self, x: str, shape: Shape, scale: float, offset: float = 0.0) -> str:
+        """Emit scale * x + offset; for feature maps as a 1x1 depthwise convolution (see :meth:`step`)."""
+        if len(shape) != 4 or shape[1] is None:
+            x = x if scale == 1.0 else self.mul(x, scale)
+            return x if offset == 0.0 else self.add(x, offset)
+        return self.b.depthwise(x, shape[1], np.full((1, 1), scale), offset)
+
+    def masked(self, g: str, x: str) -> str:
+        """Emit g where forward tensor ``x`` is positive, 0 elsewhere."""
+        if len(self.b.shapes[x]) != 4:
+            return self.where(self.greater(x, 0.0), g, 0.0)
+        return self.mul(g, self.step(x))
+
+    # Shorthands that read like the formula.
+
+    def mul(self, a: str, b: str | float) -> str:
+        """Emit a * b."""
+        return self.b.emit("Mul", [a, self._name(b)])
+
+    def add(self, a: str, b: str | float) -> str:
+        """Emit a + b."""
+        return self.b.emit("Add", [a, self._name(b)])
+
+    def sub(self, a: str | float, b: str | float) -> str:
+        """Emit a - b."""
+        return self.b.emit("Sub", [self._name(a), self._name(b)])
+
+    def div(self, a: str | float, b: str | float) -> str:
+        """Emit a / b."""
+        return self.b.emit("Div", [self._name(a), self._name(b)])
+
+    def neg(self, a: str) -> str:
+        """Emit -a."""
+        return self.b.emit("Neg", [a])
+
+    def where(self, mask: str, a: str | float, b: str | float) -> str:
+        """Emit Where(mask, a, b)."""
+        return self.b.emit("Where", [mask, self._name(a), self._name(b)])
+
+    def greater(self, a: str | float, b: str | float) -> str:
+        """Emit a > b."""
+        return self.b.emit("Greater", [self._name(a), self._name(b)])
+
+    def unary(self, operator: str, a: str) -> str:
+        """Emit an elementwise operator of one input."""
+        return self.b.emit(operator, [a])
+
+    def _name(self, value: str | float) -> str:
+        return value if isinstance(value, str) else self.b.constant(value)
