@@ -1,0 +1,78 @@
+"""``report.html``: one file that needs no network, with its figures as PNG and SVG and its data as CSV beside it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from toolkit.report.figures import STYLE, all_figures
+from toolkit.report.summary import METHOD_NAMES, Summary
+from toolkit.report.tables import COLUMNS, data_files
+
+PAGE = "report.html"
+FIGURES = "figures"
+DATA = "data"
+# Which figures stand under which heading; every other figure would be an oversight, and render() says so.
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "tradeoff": ("latency_",),
+    "road": ("road_",),
+    "gini": ("gini",),
+    "saliency": ("saliency_",),
+}
+MEDIA_TYPES = {"svg": "image/svg+xml", "png": "image/png"}
+
+
+def write_files(folder: Path, summaries: Sequence[Summary], title: str, notes: Sequence[tuple[str, str]] = ()) -> Path:
+    """Write the page, ``figures/`` and ``data/`` into ``folder`` and return the page's path.
+
+    ``notes`` are pairs of a heading and a text on how the figures were measured.
+    """
+    (folder / FIGURES).mkdir(parents=True, exist_ok=True)
+    (folder / DATA).mkdir(exist_ok=True)
+    files = data_files(summaries)
+    for name, text in files.items():
+        (folder / DATA / name).write_text(text, encoding="utf-8")
+    pictures = {}
+    for name, figure in all_figures(summaries).items():
+        encoded = {kind: encode(figure, kind) for kind in MEDIA_TYPES}
+        for kind, content in encoded.items():
+            (folder / FIGURES / f"{name}.{kind}").write_bytes(content)
+        # A saliency grid is pixels anyway; as SVG it would be the same pixels, wrapped.
+        kind = "png" if name.startswith("saliency_") else "svg"
+        pictures[name] = f"data:{MEDIA_TYPES[kind]};base64,{base64.b64encode(encoded[kind]).decode()}"
+    page = folder / PAGE
+    page.write_text(render(summaries, title, notes, pictures), encoding="utf-8")
+    return page
+
+
+def encode(figure: Figure, kind: str) -> bytes:
+    """Return the figure as ``svg`` or ``png``; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    return buffer.getvalue()
+
+
+def render(summaries: Sequence[Summary], title: str, notes: Sequence[tuple[str, str]], pictures: dict[str, str]) -> str:
+    """Return the page's HTML; ``pictures`` maps figure names to data URIs."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("toolkit.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    sections = {
+        section: [(name, uri) for name, uri in pictures.items() if name.startswith(prefixes)]
+        for section, prefixes in SECTIONS.items()
+    }
+    return environment.get_template("template.html").render(
+        title=title,
+        summaries=summaries,
+        columns=COLUMNS,
+        methods=METHOD_NAMES,
+        sections=sections,
+        notes=notes,
+    )
