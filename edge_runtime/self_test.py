@@ -80,4 +80,5 @@ def relative_error(found: NDArray[np.float32], expected: NDArray[np.float32]) ->
     axes = (1, 2, 3)
     difference = np.sqrt(((found.astype(np.float64) - expected) ** 2).sum(axis=axes))
     norm = np.sqrt((expected.astype(np.float64) ** 2).sum(axis=axes))
-    return difference / np.where(norm > 0, norm, 1.0)
+    error: NDArray[np.float64] = difference / np.where(norm > 0, norm, 1.0)
+    return error

@@ -66,7 +66,11 @@ def fix_image_size(model: onnx.ModelProto, input_size: tuple[int, int]) -> None:
     images = [value for value in model.graph.input if value.name not in weights]
     if len(images) != 1:
         return  # prepare() says what is wrong, with names
-    dimensions = images[0].type.tensor_type.shape.dim
+    tensor = images[0].type.tensor_type
+    if tensor.elem_type != onnx.TensorProto.FLOAT:
+        kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+        raise ExportError(f"input {images[0].name!r} is of type {kind}; a bundle's classifier takes float32")
+    dimensions = tensor.shape.dim
     if len(dimensions) != 4:
         return
     wanted = (3, *input_size)

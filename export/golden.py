@@ -53,12 +53,16 @@ def check_slope(classifier: Classifier, images: Images, target: npt.NDArray[np.i
     """Raise ExportError unless ``gradient`` is how the classifier's logit changes along it.
 
     Along d = g/|g| the logit's slope is |g|; it is taken by central differences, one image each, and the median of the
-    relative deviations counts. This needs the classifier alone, so it also catches an explainer of another model.
+    relative deviations counts. Where g is 0 any direction must be flat, and a random one is taken. This needs the
+    classifier alone, so it also catches an explainer of another model.
     """
     norm = np.sqrt((gradient.astype(np.float64) ** 2).sum(axis=(1, 2, 3), keepdims=True))
     scale = np.sqrt((images.astype(np.float64) ** 2).sum(axis=(1, 2, 3), keepdims=True))
     step = np.maximum(scale, 1.0) * STEP
-    shift = (step * gradient / np.where(norm > 0, norm, 1.0)).astype(np.float32)
+    anywhere = np.random.default_rng(SEED).standard_normal(gradient.shape)
+    anywhere /= np.sqrt((anywhere**2).sum(axis=(1, 2, 3), keepdims=True))
+    direction = np.where(norm > 0, gradient / np.where(norm > 0, norm, 1.0), anywhere)
+    shift = (step * direction).astype(np.float32)
     rows = np.arange(len(images))
     ahead = classifier.predict(images + shift)[rows, target].astype(np.float64)
     behind = classifier.predict(images - shift)[rows, target].astype(np.float64)
