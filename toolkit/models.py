@@ -63,7 +63,7 @@ def build(architecture: str, classes: int, *, width: float = 1.0, input_size: in
             if builder
             else _torchvision_classifier(architecture, classes, width, input_size)
         )
-    _check_forward(model, architecture, classes, input_size)
+    check_forward(model, architecture, classes, input_size)
     return model.train()
 
 
@@ -211,7 +211,7 @@ def _check(classes: int, width: float, input_size: int) -> None:
         raise InputError(f"input size {input_size} is outside 1..{MAX_INPUT_SIZE} pixels")
 
 
-def _check_forward(model: nn.Module, architecture: str, classes: int, input_size: int) -> None:
+def check_forward(model: nn.Module, architecture: str, classes: int, input_size: int) -> None:
     """Run the shapes through the model on torch's meta device, which neither computes nor allocates."""
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {name: tensor.detach().to("meta") for name, tensor in state.items()}
