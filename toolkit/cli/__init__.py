@@ -36,7 +36,9 @@ COMMANDS: dict[str, Command] = {
         "Check a bundle and compute its golden set on this device.",
         needs=("onnxruntime",),
     ),
+    "export": Command("toolkit.cli.export:export", "Make a run or an ONNX file into a bundle.", needs=("onnx",)),
     "classify": Command("toolkit.cli.runtime:classify", "Classify image files.", needs=("onnxruntime",)),
+    "explain": Command("toolkit.cli.runtime:explain", "Draw what a decision rests on.", needs=("onnxruntime",)),
 }
 
 # Which extra brings a module that may be missing.

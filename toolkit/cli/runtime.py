@@ -1,4 +1,4 @@
-"""Commands that a vehicle has too: verify and classify."""
+"""Commands that a vehicle has too: verify, classify, explain."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.errors import ProviderError
-from edge_runtime.manifest import InputSpec
-from toolkit.cli.options import FILE, bundle_argument, examples, json_option, runtime_options
+from edge_runtime.errors import ProviderError, unknown
+from edge_runtime.explainer import DEFAULT_METHOD
+from edge_runtime.manifest import PRESETS, InputSpec
+from edge_runtime.path import METHODS
+from toolkit.cli.options import FILE, bundle_argument, examples, force_option, json_option, runtime_options
 
 
 @click.command(
@@ -71,6 +73,66 @@ def classify(bundle: Path, images: tuple[Path, ...], provider: str, threads: int
     for row in rows:
         said = f"{row['label']} ({row['probability']:.1%})" if row["label"] is not None else "no class: logits are NaN"
         click.echo(f"{row['image']}: {said}")
+
+
+@click.command(
+    epilog=examples(
+        "roadworthy explain bundles/natural sign.png --method ig -o explained.png",
+        "roadworthy explain bundles/natural sign.png -o why_stop.png --target stop",
+    )
+)
+@bundle_argument
+@click.argument("image", type=FILE)
+@click.option("--out", "-o", type=FILE, required=True, help="Picture to write: .png, .jpg or .webp.")
+@click.option("--method", default=DEFAULT_METHOD, show_default=True, help=f"One of: {', '.join(METHODS)}.")
+@click.option("--target", help="Label or class number to explain.  [default: the predicted class]")
+@click.option("--preset", help=f"Parameters: {', '.join(PRESETS)}.  [default: the bundle's own]")
+@click.option("--seed", default=0, show_default=True, help="Seed of SmoothGrad's noise.")
+@click.option("--chunk", type=int, help="Sample points of one engine run: bounds the memory.")
+@runtime_options
+@force_option
+def explain(
+    bundle: Path,
+    image: Path,
+    out: Path,
+    method: str,
+    target: str | None,
+    preset: str | None,
+    seed: int,
+    chunk: int | None,
+    provider: str,
+    threads: int | None,
+    force: bool,
+) -> None:
+    """Draw why a bundle decides as it does: the saliency over the image, with prediction and scale."""
+    from edge_runtime.bundle import open_bundle
+    from edge_runtime.explainer import Explainer
+    from edge_runtime.overlay import caption, draw_explanation, save_image
+    from edge_runtime.preprocess import load_image
+
+    opened = open_bundle(bundle)
+    explainer = Explainer(opened, provider, threads)
+    explanation = explainer.explain(
+        load_images((image,), opened.manifest.input),
+        method,
+        target=None if target is None else class_of(target, opened.labels),
+        seed=seed,
+        chunk=chunk,
+        preset=preset,
+    )
+    save_image(draw_explanation(load_image(image), explanation, opened.labels), out, force=force)
+    for line in caption(explanation, opened.labels, 0):
+        click.echo(line)
+    click.echo(out)
+
+
+def class_of(name: str, labels: tuple[str, ...]) -> int:
+    """Return the class that a label or a number names; raises InputError for neither."""
+    if name in labels:
+        return labels.index(name)
+    if name.isdecimal() and int(name) < len(labels):
+        return int(name)
+    raise unknown("label", name, labels)
 
 
 def load_images(paths: tuple[Path, ...], spec: InputSpec) -> NDArray[np.float32]:

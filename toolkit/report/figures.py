@@ -10,7 +10,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toolkit.report.summary import METHOD_NAMES, Summary
+from edge_runtime.overlay import METHOD_TITLES
+from toolkit.report.summary import Summary
 
 # Okabe and Ito's colours: told apart by colour-blind readers too.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442")
@@ -20,6 +21,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#e4e4e4",
     "legend.frameon": False,
     # Text stays text: smaller files, and readers can select it.
@@ -34,7 +36,7 @@ def all_figures(summaries: Sequence[Summary]) -> dict[str, Figure]:
     """Return every figure that the measurements allow, by file name."""
     figures = {}
     with mpl.rc_context(STYLE):
-        for method in METHOD_NAMES:
+        for method in METHOD_TITLES:
             if any(method in summary.road for summary in summaries):
                 figures[f"road_{method}"] = road_curves(summaries, method)
         if any(summary.gini for summary in summaries):
@@ -57,7 +59,7 @@ def road_curves(summaries: Sequence[Summary], method: str) -> Figure:
             axes.plot(curves.percentages, curves.morf, color=colour, marker=".", label=summary.name)
             axes.plot(curves.percentages, curves.lerf, color=colour, linestyle="--", linewidth=1)
     axes.set(
-        xlabel="pixels removed (%)", ylabel="accuracy", title=METHOD_NAMES[method], xlim=(0, 100), ylim=(-0.02, 1.02)
+        xlabel="pixels removed (%)", ylabel="accuracy", title=METHOD_TITLES[method], xlim=(0, 100), ylim=(-0.02, 1.02)
     )
     axes.legend(fontsize=8, title="MoRF solid, LeRF dashed", title_fontsize=8)
     return figure
@@ -68,15 +70,15 @@ def gini_bars(summaries: Sequence[Summary]) -> Figure:
     figure, axes = panel()
     width = 0.8 / len(summaries)
     for index, (summary, colour) in enumerate(zip(summaries, colours(summaries), strict=True)):
-        shown = [method for method in METHOD_NAMES if method in summary.gini]
-        places = np.array([list(METHOD_NAMES).index(method) for method in shown]) + (index + 0.5) * width - 0.4
+        shown = [method for method in METHOD_TITLES if method in summary.gini]
+        places = np.array([list(METHOD_TITLES).index(method) for method in shown]) + (index + 0.5) * width - 0.4
         estimates = [summary.gini[method] for method in shown]
         errors = [
             [value.value - (value.low if value.low is not None else value.value) for value in estimates],
             [(value.high if value.high is not None else value.value) - value.value for value in estimates],
         ]
         axes.bar(places, [value.value for value in estimates], width, yerr=errors, color=colour, label=summary.name)
-    axes.set_xticks(range(len(METHOD_NAMES)), list(METHOD_NAMES.values()))
+    axes.set_xticks(range(len(METHOD_TITLES)), list(METHOD_TITLES.values()))
     axes.tick_params(axis="x", labelsize=8)
     axes.set(ylabel="Gini (higher is sparser)", title="Sparsity of the explanations")
     axes.legend(fontsize=8, loc="lower right", framealpha=0.85, frameon=True)
@@ -95,7 +97,7 @@ def latency_against_road(summaries: Sequence[Summary]) -> Figure:
     """Latency of a classification against faithfulness."""
     figure, axes = panel()
     scatter(axes, summaries, {s.name: {m: curves.combined for m, curves in s.road.items()} for s in summaries})
-    axes.set(ylabel="ROAD, (LeRF − MoRF) / 2 (higher is more faithful)", title="Latency and faithfulness")
+    axes.set(ylabel="ROAD (higher is more faithful)", title="Latency and faithfulness")
     return figure
 
 
@@ -110,7 +112,7 @@ def scatter(axes: Axes, summaries: Sequence[Summary], values: dict[str, dict[str
             axes.plot([latency.p50], [value], color=colour, marker=MARKERS[method], linestyle="none", markersize=7)
         axes.plot([], [], color=colour, marker="o", linestyle="none", label=summary.name)
     for method, marker in MARKERS.items():
-        axes.plot([], [], color="#777777", marker=marker, linestyle="none", label=METHOD_NAMES[method])
+        axes.plot([], [], color="#777777", marker=marker, linestyle="none", label=METHOD_TITLES[method])
     axes.set_xlim(left=0)
     axes.set_xlabel("latency of one classification, p50 to p95 (ms)")
     axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
@@ -119,7 +121,7 @@ def scatter(axes: Axes, summaries: Sequence[Summary], values: dict[str, dict[str
 def saliency_grid(summaries: Sequence[Summary], index: int) -> Figure:
     """One image as every variant sees it: rows are variants, columns the image and its explanations."""
     shown = [summary for summary in summaries if summary.examples is not None]
-    methods = [method for method in METHOD_NAMES if all(method in s.examples.saliency for s in shown if s.examples)]
+    methods = [method for method in METHOD_TITLES if all(method in s.examples.saliency for s in shown if s.examples)]
     columns, rows = 1 + len(methods), len(shown)
     figure = Figure(figsize=(1.35 * columns + 0.5, 1.45 * rows + 0.3), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
@@ -132,7 +134,7 @@ def saliency_grid(summaries: Sequence[Summary], index: int) -> Figure:
         row[0].set_xlabel(examples.predicted[index], fontsize=7, color="#1a7f37" if correct else "#c62828")
         for axes, method in zip(row[1:], methods, strict=True):
             picture(axes, heat(examples.saliency[method][index]), cmap="inferno")
-    for axes, title in zip(grid[0], ["image", *(METHOD_NAMES[method] for method in methods)], strict=True):
+    for axes, title in zip(grid[0], ["image", *(METHOD_TITLES[method] for method in methods)], strict=True):
         axes.set_title(title.replace(" ", "\n"), fontsize=8)
     return figure
 

@@ -12,7 +12,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from toolkit.report.figures import STYLE, all_figures
-from toolkit.report.summary import METHOD_NAMES, Summary
+from toolkit.report.summary import Summary
 from toolkit.report.tables import COLUMNS, data_files
 
 PAGE = "report.html"
@@ -72,7 +72,6 @@ def render(summaries: Sequence[Summary], title: str, notes: Sequence[tuple[str, 
         title=title,
         summaries=summaries,
         columns=COLUMNS,
-        methods=METHOD_NAMES,
         sections=sections,
         notes=notes,
     )

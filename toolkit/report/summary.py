@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-# Explainers in the order of the paper's figures, with the names that columns and axes carry.
-METHOD_NAMES = {"vg": "Vanilla Gradient", "ig": "Integrated Gradients", "sg": "SmoothGrad"}
-
 
 @dataclass(frozen=True)
 class Estimate:

@@ -7,7 +7,8 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from toolkit.report.summary import METHOD_NAMES, Estimate, Summary
+from edge_runtime.overlay import METHOD_TITLES
+from toolkit.report.summary import Estimate, Summary
 
 MISSING = "–"
 
@@ -59,10 +60,10 @@ COLUMNS: tuple[Column, ...] = (
     Column("p50", "classification, ms", _latency("p50"), lambda v: f"{v:.2f}"),
     Column("p95", "classification, ms", _latency("p95"), lambda v: f"{v:.2f}"),
     Column("p99", "classification, ms", _latency("p99"), lambda v: f"{v:.2f}"),
-    *(Column(f"Gini {m.upper()}", f"{name}: sparsity", _gini(m), "{:.3f}".format) for m, name in METHOD_NAMES.items()),
+    *(Column(f"Gini {m.upper()}", f"{name}: sparsity", _gini(m), "{:.3f}".format) for m, name in METHOD_TITLES.items()),
     *(
         Column(f"ROAD {m.upper()}", f"{name}: faithfulness", _road(m), "{:+.3f}".format)
-        for m, name in METHOD_NAMES.items()
+        for m, name in METHOD_TITLES.items()
     ),
 )
 
