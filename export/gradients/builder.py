@@ -19,16 +19,24 @@ Array = npt.NDArray[Any]
 STEEP = float(2**100)
 
 
+def keeps_batch(source: Sequence[int | None], target: Sequence[int | None]) -> bool:
+    """Tell whether a reshape from ``source`` to ``target`` leaves the leading axis, the batch, alone."""
+    if not source or not target or source[0] is not None or target[0] is not None:
+        return False
+    rest = [*source[1:], *target[1:]]
+    return None not in rest and np.prod(source[1:]) == np.prod(target[1:])  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
 class Phases:
     """A gradient on a strided grid: ``parts[(r, c)]`` holds the rows r, r + stride, ... and columns c, c + stride, ...
 
-    ``size`` is the full (H, W). Missing parts are zero. Strided convolutions and poolings make them; adding two of them
+    ``shape`` is the full [N, C, H, W]. Missing parts are zero. Strided convolutions and poolings make them; adding two of them
     part by part before interleaving saves an interleave for each residual branch.
     """
 
     stride: tuple[int, int]
-    size: tuple[int, int]
+    shape: Shape
     parts: dict[tuple[int, int], str] = field(default_factory=dict)
 
 
@@ -117,13 +125,23 @@ class Builder:
         """Emit a Cast to an ONNX element type."""
         return self.emit("Cast", [x], to=dtype)
 
-    def reshape(self, x: str, shape: Sequence[int | None], like: str | None = None) -> str:
-        """Reshape to ``shape`` with at most one None (the batch); with more, to the runtime shape of tensor ``like``."""
-        if sum(d is None for d in shape) <= 1 and 0 not in shape:
-            return self.emit("Reshape", [x, self.ints([-1 if d is None else d for d in shape])])
-        if like is None:
-            raise ValueError(f"cannot reshape to {tuple(shape)}: more than one dimension follows the batch")
-        return self.emit("Reshape", [x, self.emit("Shape", [like])])
+    def reshape(
+        self, x: str, shape: Sequence[int | None], *, source: Shape | None = None, like: str | None = None
+    ) -> str:
+        """Reshape to ``shape`` with at most one None (the batch); with more, to the runtime shape of tensor ``like``.
+
+        Where ``source``, x's shape, is given, an axis that stays the batch is copied rather than inferred: engines
+        then know that it is the same axis, which keeps onnxruntime's blocked layout across the graph.
+        """
+        dynamic = sum(d is None for d in shape)
+        if dynamic == 0 and 0 in shape or dynamic > 1:
+            if like is None:
+                raise ValueError(f"cannot reshape to {tuple(shape)}: more than one axis follows the batch")
+            return self.emit("Reshape", [x, self.emit("Shape", [like])])
+        sizes = [-1 if d is None else d for d in shape]
+        if source is not None and keeps_batch(source, shape):
+            sizes[0] = 0
+        return self.emit("Reshape", [x, self.ints(sizes)])
 
     def transpose(self, x: str, perm: Sequence[int]) -> str:
         """Emit a Transpose, or nothing for the identity."""
@@ -178,7 +196,8 @@ class Builder:
 
     def interleave(self, phases: Phases) -> str:
         """Return the full tensor of a :class:`Phases`: concatenate along the channels, depth to space, crop."""
-        (sh, sw), (height, width) = phases.stride, phases.size
+        sh, sw = phases.stride
+        height, width = (d or 0 for d in phases.shape[2:])
         if (sh, sw) == (1, 1):
             return phases.parts[(0, 0)]
         some = next(iter(phases.parts.values()))
@@ -195,9 +214,24 @@ class Builder:
             grid = self.transpose(grid, [0, 3, 4, 1, 5, 2])
             full = self.emit("Reshape", [grid, self.ints([0, -1, rows * sh, columns * sw])])
         ends = [axis for axis, (n, s) in enumerate(((height, sh), (width, sw)), start=2) if n % s]
-        if not ends:
-            return full
-        return self.slice(full, ends, [0] * len(ends), [phases.size[axis - 2] for axis in ends])
+        if ends:
+            full = self.slice(full, ends, [0] * len(ends), [phases.shape[axis] or 0 for axis in ends])
+        return self.anchor(full, phases.shape)
+
+    def anchor(self, x: str, shape: Shape) -> str:
+        """Bring a feature map that was not made by a convolution into onnxruntime's blocked layout.
+
+        A depthwise convolution with ones costs one pass; without it every Mul and Add that meets ``x`` would take its
+        other, blocked, operand out of that layout and back.
+        """
+        if not blocked(shape):
+            return x
+        return self.depthwise(x, shape[1] or 0, np.ones((1, 1)))
+
+
+def blocked(shape: Shape) -> bool:
+    """Tell whether onnxruntime's CPU provider keeps a tensor of this shape in its blocked layout, [N, C / 16, H, W, 16]."""
+    return len(shape) == 4 and shape[1] is not None and shape[1] % 16 == 0
 
 
 class Op:
@@ -252,21 +286,21 @@ class Op:
         reorders of the tensor. ``shape`` is x's, needed where x is no forward tensor.
         """
         shape = shape or self.b.shapes[x]
-        if len(shape) != 4 or shape[1] is None:
+        if not blocked(shape):
             mask = self.greater(self.scaled(x, shape, scale, offset), 0.0)
             return self.b.cast(mask, self.b.dtype)
         return self.b.clip(self.scaled(x, shape, scale * STEEP, offset * STEEP), 0.0, 1.0)
 
     def scaled(self, x: str, shape: Shape, scale: float, offset: float = 0.0) -> str:
         """Emit scale * x + offset; for feature maps as a 1x1 depthwise convolution (see :meth:`step`)."""
-        if len(shape) != 4 or shape[1] is None:
+        if not blocked(shape):
             x = x if scale == 1.0 else self.mul(x, scale)
             return x if offset == 0.0 else self.add(x, offset)
-        return self.b.depthwise(x, shape[1], np.full((1, 1), scale), offset)
+        return self.b.depthwise(x, shape[1] or 0, np.full((1, 1), scale), offset)
 
     def masked(self, g: str, x: str) -> str:
         """Emit g where forward tensor ``x`` is positive, 0 elsewhere."""
-        if len(self.b.shapes[x]) != 4:
+        if not blocked(self.b.shapes[x]):
             return self.where(self.greater(x, 0.0), g, 0.0)
         return self.mul(g, self.step(x))
 

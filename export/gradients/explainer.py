@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx
 from onnx import TensorProto, helper
 
@@ -73,6 +75,11 @@ def build_explainer(model: onnx.ModelProto) -> onnx.ModelProto:
         "Mul", [b.emit("Unsqueeze", [one_hot(p, b, "target"), b.ints([1])]), b.emit("Unsqueeze", [one, b.ints([0, 2])])]
     )
     seed = b.reshape(repeated, p.shapes[p.logits])
+    # named alike, so that engines know the batch of the forward and of the backward pass to be the same
+    named = [
+        helper.make_tensor_value_info(name, p.dtype, ["N*K", *(d or 0 for d in shape[1:])])
+        for name, shape in ((p.image, p.shapes[p.image]), (points, p.shapes[p.image]), (seed, p.shapes[p.logits]))
+    ]
     gradient = backward(p, b, seed, p.logits, p.image)
     per_point = b.emit("Concat", [b.ints([-1]), b.emit("Shape", ["scale"]), b.ints([pixels])], axis=0)
     rows = b.emit("Reshape", [gradient, per_point])
@@ -96,7 +103,7 @@ def build_explainer(model: onnx.ModelProto) -> onnx.ModelProto:
         helper.make_tensor_value_info("attribution", p.dtype, dims),
         helper.make_tensor_value_info("magnitude", p.dtype, dims),
     ]
-    return _finish(p, b, inputs, outputs, [*head, *p.model.graph.node])
+    return _finish(p, b, inputs, outputs, [*head, *p.model.graph.node], named)
 
 
 def one_hot(p: Prepared, b: Builder, target: str) -> str:
@@ -152,6 +159,7 @@ def _finish(
     inputs: list[onnx.ValueInfoProto],
     outputs: list[onnx.ValueInfoProto],
     forward: list[onnx.NodeProto],
+    named: Sequence[onnx.ValueInfoProto] = (),
 ) -> onnx.ModelProto:
     """Assemble and check the model: only what the outputs need, in an order that frees activations early."""
     wanted = {output.name for output in outputs}
@@ -162,7 +170,7 @@ def _finish(
             kept.append(node)
     kept.reverse()
     initializers = [t for t in [*p.model.graph.initializer, *b.initializers] if t.name in wanted]
-    graph = helper.make_graph(kept, p.model.graph.name or "classifier", inputs, outputs, initializers)
+    graph = helper.make_graph(kept, p.model.graph.name or "classifier", inputs, outputs, initializers, value_info=named)
     model = helper.make_model(
         graph, opset_imports=p.model.opset_import, ir_version=p.model.ir_version, producer_name="roadworthy"
     )

@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_runtime.errors import ExportError
-from export.gradients.builder import Array, Shape
+from export.gradients.builder import Array, Shape, keeps_batch
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -234,7 +234,7 @@ def _observe(
     for name, (a, b) in observed.items():
         if isinstance(a, np.ndarray) and np.array_equal(a, b) and a.nbytes <= MAX_FOLDED_BYTES:
             folded[name] = a
-    _fix_reshapes(graph, constants, observed)
+    _fix_reshapes(graph, shapes, constants, observed)
     return shapes, folded
 
 
@@ -268,19 +268,28 @@ def _probe_session(
         raise ExportError(f"onnxruntime does not accept the model: {_first_line(error)}") from error
 
 
-def _fix_reshapes(graph: onnx.GraphProto, constants: _LazyConstants, observed: dict[str, tuple[Array, Array]]) -> None:
-    """Give each Reshape whose shape vector varies in one entry alone, the batch, a constant vector with -1 there."""
-    fixed: dict[str, str] = {}
+def _fix_reshapes(
+    graph: onnx.GraphProto,
+    shapes: dict[str, Shape],
+    constants: _LazyConstants,
+    observed: dict[str, tuple[Array, Array]],
+) -> None:
+    """Give each Reshape a constant shape vector where its output has one: 0 for a batch that stays, -1 for one that not."""
     for node in graph.node:
-        if node.op_type != "Reshape" or node.input[1] not in observed:
+        target = shapes.get(node.output[0], ())
+        if node.op_type != "Reshape" or not (node.input[1] in observed or node.input[1] in constants):
             continue
-        a, b = (np.asarray(v) for v in observed[node.input[1]])
-        if a.shape == b.shape and int(np.sum(a != b)) == 1 and -1 not in a and 0 not in a:
-            name = fixed.setdefault(node.input[1], f"{node.input[1]}/batch")
-            if name not in constants:
-                constants[name] = np.where(a == b, a, -1)
-                graph.initializer.append(numpy_helper.from_array(constants[name], name))
-            node.input[1] = name
+        sizes = [-1 if d is None else d for d in target]
+        if sizes.count(-1) > 1 or 0 in sizes:
+            continue
+        if keeps_batch(shapes[node.input[0]], target):
+            sizes[0] = 0
+        name = f"reshape/{'x'.join(map(str, sizes))}"
+        if name not in constants:
+            constants[name] = np.asarray(sizes, np.int64)
+            graph.initializer.append(numpy_helper.from_array(constants[name], name))
+        node.input[1] = name
+        del node.attribute[:]  # allowzero, which no size needs
 
 
 def _inline_if(graph: onnx.GraphProto, constants: _LazyConstants) -> bool:

@@ -82,7 +82,7 @@ def conv(op: Op, g: str) -> Phases:
             taps = _taps(op.b, _taps(op.b, weight, kernel[0], 2, row.taps), kernel[1], 3, column.taps)
             extent = [-(-size[0] // strides[0]), -(-size[1] // strides[1])]
             parts[(r, c)] = _phase_conv(op, g, taps, (row, column), extent, out, groups)
-    return Phases((strides[0], strides[1]), (size[0], size[1]), parts)
+    return Phases((strides[0], strides[1]), op.shape(), parts)
 
 
 class _Taps:

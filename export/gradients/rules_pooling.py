@@ -85,7 +85,7 @@ def _assemble(op: Op, w: Window, parts: dict[tuple[int, int], list[tuple[str, tu
         if key[0] >= w.size[0] or key[1] >= w.size[1]:
             continue
         phases[key] = op.b.sum([_shifted(op, w.channels, share, shift, w.out, extent) for share, shift in shares])
-    return Phases((w.strides[0], w.strides[1]), (w.size[0], w.size[1]), phases)
+    return Phases((w.strides[0], w.strides[1]), op.shape(), phases)
 
 
 def _shifted(
@@ -130,7 +130,7 @@ def average_pool(op: Op, g: str) -> Phases:
             if r < w.size[0] and c < w.size[1]:
                 shifts = [[s for p, s in axis if p == want] for axis, want in ((rows, r), (columns, c))]
                 parts[(r, c)] = _box(op, w.channels, g, shifts, w.out, extent)
-    return Phases((w.strides[0], w.strides[1]), (w.size[0], w.size[1]), parts)
+    return Phases((w.strides[0], w.strides[1]), op.shape(), parts)
 
 
 def _phase(k: int, w: Window, axis: int) -> tuple[int, int]:
@@ -175,7 +175,8 @@ def _window_counts(w: Window, limit: Sequence[int], include_begin: bool) -> np.n
 def global_average_pool(op: Op, g: str) -> str:
     """g / (H W) at every position."""
     size = [_static(op, d) for d in op.shape()[2:]]
-    return op.b.emit("Expand", [op.mul(g, 1 / float(np.prod(size))), op.b.ints([1, 1, *size])])
+    repeated = op.b.emit("Expand", [op.mul(g, 1 / float(np.prod(size))), op.b.ints([1, 1, *size])])
+    return op.b.anchor(repeated, op.shape())
 
 
 @rule("GlobalMaxPool")

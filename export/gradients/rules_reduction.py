@@ -9,9 +9,8 @@ from export.gradients.builder import Op, Shape
 from export.gradients.registry import rule
 
 
-def _spread(op: Op, g: str, axes: list[int], *, like: str | None = None) -> str:
+def _spread(op: Op, g: str, axes: list[int]) -> str:
     """Bring the gradient of a reduction back to a shape that broadcasts against the input."""
-    del like
     if op.attr("keepdims", 1):
         return g
     return op.b.emit("Unsqueeze", [g, op.b.ints(axes)])
@@ -19,7 +18,8 @@ def _spread(op: Op, g: str, axes: list[int], *, like: str | None = None) -> str:
 
 def _expanded(op: Op, g: str) -> str:
     """Repeat g over the reduced axes."""
-    return op.b.emit("Expand", [g, op.b.ints([1 if d is None else d for d in op.shape()])])
+    repeated = op.b.emit("Expand", [g, op.b.ints([1 if d is None else d for d in op.shape()])])
+    return op.b.anchor(repeated, op.shape())
 
 
 def _kept_output(op: Op, axes: list[int]) -> str:

@@ -13,7 +13,8 @@ from export.gradients.walk import unbroadcast
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze", constant_inputs=(1,))
 def reshape(op: Op, g: str) -> str:
     """g in the input's shape."""
-    return op.b.reshape(g, op.shape(), like=op.inputs[0])
+    back = op.b.reshape(g, op.shape(), source=op.output_shape, like=op.inputs[0])
+    return op.b.anchor(back, op.shape())
 
 
 @rule("Transpose")

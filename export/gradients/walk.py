@@ -69,7 +69,7 @@ def _accumulate(b: Builder, contributions: Sequence[str | Phases]) -> str:
             for key, name in item.parts.items():
                 parts.setdefault(key, []).append(name)
         summed = {key: b.sum(names) for key, names in parts.items()}
-        full.append(b.interleave(Phases(group[0].stride, group[0].size, summed)))
+        full.append(b.interleave(Phases(group[0].stride, group[0].shape, summed)))
     return b.sum(full)
 
 
