@@ -1,0 +1,126 @@
+"""The command line itself: help, hints, one-line errors, exit codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+
+import toolkit.cli as command_line
+from edge_runtime.errors import GateError, InputError
+from toolkit.cli import COMMANDS, Command, cli, main, require
+
+Outcome = tuple[int, str, str]
+
+
+@pytest.fixture
+def roadworthy(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run the command line in this process; returns exit code, stdout, stderr."""
+
+    def run(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def one_line(error: str) -> str:
+    lines = error.splitlines()
+    assert len(lines) == 1, error
+    assert lines[0].startswith("roadworthy: error: ")
+    return lines[0]
+
+
+def test_help_lists_every_command(roadworthy: Callable[..., Outcome]) -> None:
+    code, out, _ = roadworthy("--help")
+    assert code == 0
+    for name, command in COMMANDS.items():
+        assert name in out
+        assert command.help.endswith(".")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_has_an_example(roadworthy: Callable[..., Outcome], name: str) -> None:
+    code, out, _ = roadworthy(name, "--help")
+    assert code == 0
+    assert "Examples:" in out
+    assert f"roadworthy {name}" in out.split("Examples:")[1]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_explains_itself(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    for parameter in command.params:
+        assert isinstance(parameter, click.Argument) or parameter.help, parameter.name  # type: ignore[attr-defined]
+
+
+def test_version(roadworthy: Callable[..., Outcome]) -> None:
+    code, out, _ = roadworthy("--version")
+    assert (code, out.split()[0]) == (0, "roadworthy,")
+
+
+def test_unknown_command_names_the_nearest(roadworthy: Callable[..., Outcome]) -> None:
+    code, _, error = roadworthy("verfy")
+    assert code == 2
+    assert "unknown command 'verfy'; nearest: verify" in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nonsense"], "No such option"),
+        (["verify"], "Missing argument 'BUNDLE'"),
+        (["verify", "b", "--threads", "many"], "'many' is not a valid integer"),
+        (["classify", "b"], "Missing argument"),
+    ],
+)
+def test_usage_errors_are_one_line(roadworthy: Callable[..., Outcome], arguments: list[str], message: str) -> None:
+    code, out, error = roadworthy(*arguments)
+    assert (code, out) == (2, "")
+    assert message in one_line(error)
+    assert "--help)" in error
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def call() -> None:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(InputError("no such thing"), 2), (GateError("worse"), 3), (KeyboardInterrupt(), 130)]
+)
+def test_exit_codes(
+    roadworthy: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
+) -> None:
+    monkeypatch.setattr(command_line, "failing", click.command("failing")(raising(error)), raising=False)
+    monkeypatch.setitem(COMMANDS, "failing", Command("toolkit.cli:failing", "Fail."))
+    found, _, said = roadworthy("failing")
+    assert found == code
+    assert len(said.strip().splitlines()) == 1  # click itself ends the line on which the terminal wrote ^C
+    assert (str(error) or "interrupted") in said
+
+
+def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_line, "failing", click.command("failing")(raising(KeyError("bug"))), raising=False)
+    monkeypatch.setitem(COMMANDS, "failing", Command("toolkit.cli:failing", "Fail."))
+    with pytest.raises(KeyError):
+        main(["failing"])
+
+
+def test_hint_for_what_is_not_installed() -> None:
+    with pytest.raises(InputError, match=r"needs no_such_module, .* pip install 'roadworthy\[desktop\]'"):
+        require("train", ["no_such_module"])
+    require("train", ["click"])
+
+
+def test_readme_and_table_agree() -> None:
+    readme = (Path(command_line.__file__).parents[2] / "README.md").read_text()
+    assert [name for name in COMMANDS if f"roadworthy {name}" not in readme] == []
