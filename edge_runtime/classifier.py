@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 from edge_runtime.bundle import CLASSIFIER, Bundle
 from edge_runtime.errors import BundleError
 from edge_runtime.preprocess import check_batch
-from edge_runtime.sessions import DEFAULT_PROVIDER, open_session
+from edge_runtime.sessions import DEFAULT_PROVIDER, default_batch, open_session
 
 if TYPE_CHECKING:
     import onnxruntime
 
-# Images of one engine run, in bytes of input: larger batches no longer gain speed, only memory.
-BATCH_BYTES = 1 << 20
 INVALID = -1  # the class of an image whose logits are not finite
 
 
@@ -41,8 +39,7 @@ class Classifier:
     def __init__(self, bundle: Bundle, provider: str = DEFAULT_PROVIDER, threads: int | None = None) -> None:
         self.bundle = bundle
         self.session = open_session(bundle, CLASSIFIER, provider, threads)
-        spec = bundle.manifest.input
-        self._batch = images_per_run(4 * 3 * spec.height * spec.width)
+        self._batch = default_batch(provider, bundle.manifest.input)
         check_interface(self.session, CLASSIFIER, {"image"}, {"logits"})
 
     def predict(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -78,10 +75,6 @@ def interpret(logits: NDArray[np.float32]) -> Prediction:
 def finite_rows(array: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return bool [N]: where all values of a row of ``array`` [N, ...] are finite."""
     return np.asarray(np.isfinite(array).reshape(len(array), -1).all(axis=1))
-
-
-def images_per_run(image_bytes: int) -> int:
-    return max(1, BATCH_BYTES // image_bytes)
 
 
 def check_interface(session: onnxruntime.InferenceSession, file: str, inputs: set[str], outputs: set[str]) -> None:

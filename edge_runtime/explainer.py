@@ -16,12 +16,10 @@ from edge_runtime.errors import BundleError, InputError, unknown
 from edge_runtime.manifest import PRESETS, ExplainerPreset
 from edge_runtime.path import METHODS, Noise, SamplePath, baseline_image, sample_path
 from edge_runtime.preprocess import check_batch
-from edge_runtime.sessions import DEFAULT_PROVIDER, open_session
+from edge_runtime.sessions import DEFAULT_PROVIDER, default_chunk, open_session
 
 DEFAULT_METHOD = "vg"
 DEFAULT_PRESETS = "paper"
-# Sample points of one engine run, in bytes of input: more gain no speed, only memory (benchmarks/runtime.py).
-CHUNK_BYTES = 1 << 20
 # Adaptive IG stops here: a gap that so many nodes leave open is due to kinks, and doubling again would not close it.
 MAX_SAMPLES = 1024
 
@@ -163,7 +161,7 @@ class Explainer:
 
     def _chunk(self, chunk: int | None) -> int:
         if chunk is None:
-            return max(1, CHUNK_BYTES // (4 * 3 * self._spec.height * self._spec.width))
+            return default_chunk(self._settings[0], self._spec)
         if chunk < 1:
             raise InputError(f"chunk is {chunk}; give at least 1 sample point per engine run")
         return chunk
@@ -223,7 +221,7 @@ class Explainer:
             block = slice(start, start + request.chunk)
             images, target = request.images[block], request.target[block]
             noise = Noise(request.seed, images.shape[1:])
-            step = max(1, request.chunk // len(images))
+            step = even_step(len(points.scale), max(1, request.chunk // len(images)))
             for first in range(0, len(points.scale), step):
                 part = slice(first, first + step)
                 feeds = {
@@ -239,6 +237,15 @@ class Explainer:
                 if not first:
                     logits[block] = first_point(found, logits[block].shape)
         return logits, total
+
+
+def even_step(count: int, limit: int) -> int:
+    """Return the smallest step of at most ``limit`` that takes ``count`` points in as few runs: 51 by 17, not by 21.
+
+    Runs of one shape let engines keep their plans; a short last one would cost a new plan.
+    """
+    runs = -(-count // limit)
+    return -(-count // runs)
 
 
 def first_point(logits: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +18,15 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from edge_runtime.bundle import Bundle
+    from edge_runtime.manifest import InputSpec
 
 FATAL_ONLY = 4  # onnxruntime's log level: what fails here is raised, and then said in one line
 DEFAULT_PROVIDER = "cpu"
+# 85 images or 21 sample points at 32 x 32: more is no faster, only larger (benchmarks/runtime.py measures it).
+CPU_BATCH_BYTES, CPU_CHUNK_BYTES = 1 << 20, 1 << 18
+# All 50 sample points at 64 x 64 in one run. A choice, not a measurement.
+GPU_BATCH_BYTES, GPU_CHUNK_BYTES = 1 << 24, 1 << 22
+LEAST_BATCH, LEAST_CHUNK = 4, 2  # for large images, where one image alone would leave the engine's threads idle
 
 
 @dataclass(frozen=True)
@@ -26,9 +34,12 @@ class Provider:
     """One row of the table: onnxruntime's name, its options for a model's SHA-256, what may follow it, and the help.
 
     ``fallback`` runs the operators that the provider lacks; it is never allowed to take over the whole model.
+    ``batch_bytes`` and ``chunk_bytes`` bound one run of the classifier and of the explainer, in bytes of input.
     """
 
     engine: str
+    batch_bytes: int
+    chunk_bytes: int
     options: Callable[[str], dict[str, str]]
     fallback: tuple[str, ...]
     help: str
@@ -59,12 +70,16 @@ def tensorrt_options(model_digest: str) -> dict[str, str]:
 PROVIDERS: dict[str, Provider] = {
     "cpu": Provider(
         engine="CPUExecutionProvider",
+        batch_bytes=CPU_BATCH_BYTES,
+        chunk_bytes=CPU_CHUNK_BYTES,
         options=no_options,
         fallback=(),
         help="install onnxruntime: pip install 'roadworthy[cpu]'",
     ),
     "cuda": Provider(
         engine="CUDAExecutionProvider",
+        batch_bytes=GPU_BATCH_BYTES,
+        chunk_bytes=GPU_CHUNK_BYTES,
         options=cuda_options,
         fallback=("CPUExecutionProvider",),
         help="it needs an NVIDIA GPU, onnxruntime-gpu, and the CUDA and cuDNN libraries that it asks for; "
@@ -72,6 +87,8 @@ PROVIDERS: dict[str, Provider] = {
     ),
     "tensorrt": Provider(
         engine="TensorrtExecutionProvider",
+        batch_bytes=GPU_BATCH_BYTES,
+        chunk_bytes=GPU_CHUNK_BYTES,
         options=tensorrt_options,
         fallback=("CUDAExecutionProvider", "CPUExecutionProvider"),
         help="it needs an NVIDIA GPU, onnxruntime-gpu with TensorRT support and the TensorRT libraries; "
@@ -94,6 +111,20 @@ def open_session(bundle: Bundle, name: str, provider: str, threads: int | None) 
     model = bundle.read(name)
     refuse_unsafe(model, name)
     return create(model, name, provider, session_options(threads))
+
+
+def default_batch(provider: str, spec: InputSpec) -> int:
+    """Return how many images one run of the classifier takes."""
+    return max(LEAST_BATCH, PROVIDERS[provider].batch_bytes // image_bytes(spec))
+
+
+def default_chunk(provider: str, spec: InputSpec) -> int:
+    """Return how many sample points one run of the explainer takes."""
+    return max(LEAST_CHUNK, PROVIDERS[provider].chunk_bytes // image_bytes(spec))
+
+
+def image_bytes(spec: InputSpec) -> int:
+    return 4 * 3 * spec.height * spec.width
 
 
 def session_options(threads: int | None) -> onnxruntime.SessionOptions:
@@ -123,6 +154,7 @@ def create(model: bytes, name: str, provider: str, options: onnxruntime.SessionO
         raise ProviderError(f"provider {provider} cannot load {name} ({reason}); {row.help}") from error
     if session.get_providers()[0] != row.engine:
         raise ProviderError(f"provider {provider} does not start on this machine; {row.help}")
+    release_memory(session)
     return session
 
 
@@ -139,6 +171,19 @@ def preload_libraries(ort: Any) -> None:
     """Load CUDA and cuDNN from their wheels, where they are installed as such; system libraries need no help."""
     if hasattr(ort, "preload_dlls"):  # onnxruntime 1.21 and later
         ort.preload_dlls()
+
+
+def release_memory(session: onnxruntime.InferenceSession) -> None:
+    """Give back what only the session's creation needed; for VGG-16 it is more than the weights themselves.
+
+    onnxruntime keeps the model's bytes for a retry on another provider, which is off here, and glibc keeps the freed
+    blocks of graph optimisation.
+    """
+    if hasattr(session, "_model_bytes"):
+        session._model_bytes = b""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:  # musl has none
+        trim(0)
 
 
 def first_line(error: Exception) -> str:

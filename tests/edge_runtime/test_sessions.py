@@ -9,7 +9,17 @@ import pytest
 
 from edge_runtime.bundle import Bundle, open_bundle
 from edge_runtime.errors import BundleError, InputError, ProviderError
-from edge_runtime.sessions import PROVIDERS, create, import_onnxruntime, open_session, session_options, tensorrt_options
+from edge_runtime.manifest import InputSpec
+from edge_runtime.sessions import (
+    PROVIDERS,
+    create,
+    default_batch,
+    default_chunk,
+    import_onnxruntime,
+    open_session,
+    session_options,
+    tensorrt_options,
+)
 from tests.edge_runtime.tiny_bundle import TinyNetwork, tiny_files, write_tiny_bundle
 
 
@@ -68,6 +78,19 @@ def test_engines_are_cached_per_model(tmp_path: Path, monkeypatch: pytest.Monkey
     assert first["trt_engine_cache_path"] != second["trt_engine_cache_path"]
     assert Path(first["trt_engine_cache_path"]).is_dir()
     assert Path(first["trt_engine_cache_path"]).is_relative_to(tmp_path)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_runs_are_bounded_in_bytes(provider: str) -> None:
+    small, large = (InputSpec(height=n, width=n, mean=(0, 0, 0), std=(1, 1, 1)) for n in (32, 224))
+    assert default_batch(provider, small) > default_chunk(provider, small) > 16
+    assert 2 <= default_chunk(provider, large) <= 8
+    assert 4 <= default_batch(provider, large) <= 32
+
+
+def test_the_models_bytes_are_not_kept(tiny: Bundle) -> None:
+    session = open_session(tiny, "classifier.onnx", "cpu", threads=1)
+    assert not session._model_bytes
 
 
 def test_a_model_that_the_engine_refuses(network: TinyNetwork) -> None:
