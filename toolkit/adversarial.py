@@ -33,8 +33,8 @@ class PgdConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.eps <= 1:
-            raise InputError(f"eps {self.eps:g} is outside (0, 1]; it is a share of the pixel range, the paper's is 0.01")
-        if not 0 < self.step or self.steps < 1:
+            raise InputError(f"eps {self.eps:g} is outside (0, 1]; it is a share of the pixel range")
+        if not (self.step > 0 and self.steps > 0):
             raise InputError(f"attack with {self.steps} steps of {self.step:g}: both must be positive")
 
 

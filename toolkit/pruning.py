@@ -181,9 +181,7 @@ def _channel(model: nn.Module, targets: Targets, input_size: int) -> None:
         ) from None
     except Exception as error:  # whatever torch-pruning raises on a network that its dependency graph cannot follow
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise InputError(
-            f"channel pruning does not work on {name} ({reason}); use {' or '.join(MASKING)}"
-        ) from error
+        raise InputError(f"channel pruning does not work on {name} ({reason}); use {' or '.join(MASKING)}") from error
     model.train()
 
 

@@ -1,0 +1,231 @@
+"""Desktop measurements of a PyTorch classifier: accuracy, robustness, size, Captum's explanations and baselines.
+
+Gini and ROAD come from ``edge_runtime.metrics``: the same code measures on the vehicle, so the figures compare.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edge_runtime import metrics
+from edge_runtime.errors import InputError, unknown
+from edge_runtime.manifest import Baselines, ExplainerPreset, InputSpec, RoadBaseline
+from edge_runtime.path import BASELINES
+from edge_runtime.preprocess import normalize
+from toolkit.adversarial import PgdConfig, pgd
+from toolkit.data import Split
+
+BATCH = 256
+PERCENTAGES = tuple(range(1, 100, 10))
+"""Shares of removed pixels in ROAD, in percent: 1, 11, ..., 91 (PROTOCOL, ROAD)."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Size of a network: stored parameters, those not zero, multiply-accumulates of one image, and the share of zero
+    weights among those of convolutions and fully connected layers."""
+
+    parameters: int
+    nonzero_parameters: int
+    macs: int
+    sparsity: float
+
+
+def predict(model: nn.Module, images: NDArray[np.uint8], spec: InputSpec, batch: int = BATCH) -> NDArray[np.float32]:
+    """Return logits [N, classes] of images uint8 [N, H, W, 3], in evaluation mode; the model's mode is kept."""
+    return classify(model, batch)(normalize(images, spec))
+
+
+def classify(model: nn.Module, batch: int = BATCH) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """Return a function from normalised images float32 [N, 3, H, W] to logits float32 [N, classes]."""
+
+    def logits(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        device, was_training = _device(model), model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                parts = [model(part.to(device)).float().cpu() for part in torch.from_numpy(images).split(batch)]
+        finally:
+            model.train(was_training)
+        return torch.cat(parts).numpy()
+
+    return logits
+
+
+def accuracy(model: nn.Module, split: Split, spec: InputSpec) -> float:
+    """Return the share of correctly classified images; raises InputError for an empty split."""
+    _require_images(split)
+    parts = range(0, len(split.labels), BATCH)
+    correct = sum(
+        int((predict(model, split.images[i : i + BATCH], spec).argmax(1) == split.labels[i : i + BATCH]).sum())
+        for i in parts
+    )
+    return correct / len(split.labels)
+
+
+def robust_accuracy(model: nn.Module, split: Split, spec: InputSpec, config: PgdConfig, seed: int = 0) -> float:
+    """Return the share of images still classified correctly after the attack ``config``."""
+    _require_images(split)
+    generator = torch.Generator().manual_seed(seed)
+    correct, device = 0, _device(model)
+    for start in range(0, len(split.labels), BATCH):
+        part = slice(start, start + BATCH)
+        images = torch.from_numpy(normalize(split.images[part], spec)).to(device)
+        labels = torch.from_numpy(split.labels[part]).to(device)
+        attacked = pgd(model, images, labels, config, spec, generator)
+        correct += int((classify(model)(attacked.cpu().numpy()).argmax(1) == split.labels[part]).sum())
+    return correct / len(split.labels)
+
+
+def count(model: nn.Module, input_size: int = 32) -> Counts:
+    """Count parameters, multiply-accumulates (torch-pruning's counter) and zero weights; masks count as zeros."""
+    import torch_pruning
+
+    from toolkit.pruning import prunable_layers
+
+    weights = list(_effective_parameters(model))
+    prunable = [layer.weight for layer in prunable_layers(model)]
+    zeros = sum(int((weight == 0).sum()) for weight in prunable)
+    was_training = model.training
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        example = torch.zeros(1, 3, input_size, input_size, device=_device(model))
+        macs, _ = torch_pruning.utils.count_ops_and_params(model.eval(), example)
+    model.train(was_training)
+    return Counts(
+        parameters=sum(weight.numel() for weight in weights),
+        nonzero_parameters=sum(int(weight.count_nonzero()) for weight in weights),
+        macs=int(macs),
+        sparsity=zeros / sum(weight.numel() for weight in prunable),
+    )
+
+
+def captum_explain(
+    model: nn.Module,
+    images: NDArray[np.float32],
+    preset: ExplainerPreset,
+    target: NDArray[np.int64],
+    spec: InputSpec,
+    seed: int = 0,
+) -> NDArray[np.float32]:
+    """Return Captum's attribution [N, C, H, W] of normalised images [N, C, H, W] for the classes ``target`` [N].
+
+    ``preset`` names the method and its parameters; SmoothGrad's noise is drawn by ``seed``.
+    """
+    if preset.method not in CAPTUM:
+        raise unknown("method", preset.method, CAPTUM)
+    device, was_training = _device(model), model.training
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Captum announces that it sets requires_grad on its input
+            torch.manual_seed(seed)
+            inputs, classes = torch.from_numpy(images).to(device), torch.from_numpy(target).to(device)
+            attribution = CAPTUM[preset.method](model, inputs, classes, preset, spec)
+    finally:
+        model.train(was_training)
+    return attribution.detach().float().cpu().numpy()
+
+
+def baselines(
+    model: nn.Module,
+    split: Split,
+    spec: InputSpec,
+    presets: Mapping[str, ExplainerPreset],
+    *,
+    percentages: Sequence[float] = PERCENTAGES,
+    seed: int = 0,
+) -> Baselines:
+    """Measure accuracy, Gini and ROAD of ``split`` on the desktop, for the vehicle to compare its own with.
+
+    ``presets`` maps explainer names to parameters. The predicted class is explained.
+    """
+    _require_images(split)
+    images, logits = normalize(split.images, spec), classify(model)
+    predicted = logits(images).argmax(1)
+    ginis, roads = {}, {}
+    for name, preset in presets.items():
+        attribution = captum_explain(model, images, preset, predicted, spec, seed)
+        saliency = metrics.reduce_channels(attribution, preset.reduction)
+        ginis[name] = tuple(float(value) for value in metrics.gini(saliency))
+        curves = {
+            order: metrics.road(logits, images, saliency, split.labels, percentages, order=order, seed=seed)
+            for order in ("morf", "lerf")
+        }
+        roads[name] = RoadBaseline(
+            percentages=tuple(float(value) for value in percentages),
+            morf=tuple(float(value) for value in curves["morf"].accuracy),
+            lerf=tuple(float(value) for value in curves["lerf"].accuracy),
+        )
+    return Baselines(accuracy=float((predicted == split.labels).mean()), gini=ginis, road=roads)
+
+
+def _vanilla_gradient(
+    model: nn.Module, images: Tensor, target: Tensor, preset: ExplainerPreset, _: InputSpec
+) -> Tensor:
+    from captum.attr import Saliency
+
+    return Saliency(model).attribute(images, target=target, abs=preset.aggregate == "magnitude")
+
+
+def _integrated_gradients(
+    model: nn.Module, images: Tensor, target: Tensor, preset: ExplainerPreset, spec: InputSpec
+) -> Tensor:
+    from captum.attr import IntegratedGradients
+
+    start = torch.from_numpy(BASELINES[preset.baseline](spec)).to(images.device)
+    return IntegratedGradients(model).attribute(
+        images,
+        baselines=start.view(1, 3, 1, 1).expand_as(images),
+        target=target,
+        n_steps=preset.samples,
+        method=CAPTUM_QUADRATURES[preset.quadrature],
+        internal_batch_size=BATCH,
+    )
+
+
+def _smooth_grad(model: nn.Module, images: Tensor, target: Tensor, preset: ExplainerPreset, _: InputSpec) -> Tensor:
+    from captum.attr import NoiseTunnel, Saliency
+
+    return NoiseTunnel(Saliency(model)).attribute(
+        images,
+        nt_type="smoothgrad",
+        nt_samples=preset.samples,
+        nt_samples_batch_size=max(1, BATCH // len(images)),
+        stdevs=preset.sigma,
+        target=target,
+        abs=preset.aggregate == "magnitude",
+    )
+
+
+CAPTUM: dict[str, Callable[[nn.Module, Tensor, Tensor, ExplainerPreset, InputSpec], Tensor]] = {
+    "vg": _vanilla_gradient,
+    "ig": _integrated_gradients,
+    "sg": _smooth_grad,
+}
+CAPTUM_QUADRATURES = {"gauss-legendre": "gausslegendre", "riemann-trapezoid": "riemann_trapezoid"}
+
+
+def _effective_parameters(model: nn.Module) -> list[Tensor]:
+    """Return the parameters as the forward pass sees them: masked ones instead of their originals."""
+    return [
+        getattr(module, name.removesuffix("_orig"))
+        for module in model.modules()
+        for name, _ in module.named_parameters(recurse=False)
+    ]
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _require_images(split: Split) -> None:
+    if not len(split.labels):
+        raise InputError("the split holds no images to measure on; choose another split")
