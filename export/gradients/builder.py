@@ -50,11 +50,14 @@ class Builder:
         dtype: int,
         opset: int,
         producers: dict[str, str],
+        batch: str | int,
     ) -> None:
         self.shapes = shapes
         self.constants = constants
         self.dtype = dtype
         self.opset = opset
+        self.batch = batch
+        self.value_info: list[onnx.ValueInfoProto] = []
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self._producers = producers  # tensor -> operator type
@@ -195,17 +198,34 @@ class Builder:
         return total
 
     def interleave(self, phases: Phases) -> str:
-        """Return the full tensor of a :class:`Phases`: concatenate along the channels, depth to space, crop."""
+        """Return the full tensor of a :class:`Phases`.
+
+        With the channels last, columns and then rows interleave by concatenating contiguous runs, several times faster
+        than DepthToSpace; onnxruntime merges the transposes into its change of layout.
+        """
         sh, sw = phases.stride
-        height, width = (d or 0 for d in phases.shape[2:])
         if (sh, sw) == (1, 1):
             return phases.parts[(0, 0)]
-        some = next(iter(phases.parts.values()))
-        zero = ""
-        if len(phases.parts) < sh * sw:
-            zero = self.emit("Mul", [some, self.constant(0.0)])
-        parts = [phases.parts.get((r, c), zero) for r in range(sh) for c in range(sw)]
-        stacked = self.emit("Concat", parts, axis=1)
+        channels, height, width = (d or 0 for d in phases.shape[1:])
+        parts = dict(phases.parts)
+        if len(parts) < sh * sw:
+            zero = self.emit("Mul", [next(iter(parts.values())), self.constant(0.0)])
+            parts = {(r, c): parts.get((r, c), zero) for r in range(sh) for c in range(sw)}
+        # [N, C * sw, rows, columns] becomes [N, rows, columns, sw * C], which in memory is [N, rows, columns * sw, C]
+        last = [0, 2, 3, 1]
+        strips = [
+            self.transpose(self.emit("Concat", [parts[(r, c)] for c in range(sw)], axis=1), last) for r in range(sh)
+        ]
+        stacked = self.emit("Concat", strips, axis=2)  # in memory [N, rows, sh, columns * sw, C]
+        rows, columns = -(-height // sh), -(-width // sw)
+        full = self.emit("Reshape", [stacked, self.ints([0, rows * sh, columns * sw, channels])])
+        full = self._crop(full, (1, 2), height, width, phases.stride)
+        return self.anchor(self.transpose(full, [0, 3, 1, 2]), phases.shape)
+
+    def depth_to_space(self, stacked: str, stride: tuple[int, int], shape: Shape) -> str:
+        """Interleave phases stacked as channels (row phase, column phase, channel) and crop to ``shape``."""
+        sh, sw = stride
+        height, width = (d or 0 for d in shape[2:])
         if sh == sw:
             full = self.emit("DepthToSpace", [stacked], blocksize=sh)
         else:
@@ -213,10 +233,45 @@ class Builder:
             grid = self.emit("Reshape", [stacked, self.ints([0, sh, sw, -1, rows, columns])])
             grid = self.transpose(grid, [0, 3, 4, 1, 5, 2])
             full = self.emit("Reshape", [grid, self.ints([0, -1, rows * sh, columns * sw])])
-        ends = [axis for axis, (n, s) in enumerate(((height, sh), (width, sw)), start=2) if n % s]
-        if ends:
-            full = self.slice(full, ends, [0] * len(ends), [phases.shape[axis] or 0 for axis in ends])
-        return self.anchor(full, phases.shape)
+        return self.anchor(self._crop(full, (2, 3), height, width, stride), shape)
+
+    def _crop(self, x: str, axes: tuple[int, int], height: int, width: int, stride: tuple[int, int]) -> str:
+        """Cut the rows and columns that interleaving made beyond an odd size."""
+        cut = [(axis, n) for axis, n, s in zip(axes, (height, width), stride, strict=True) if n % s]
+        if not cut:
+            return x
+        return self.slice(x, [axis for axis, _ in cut], [0] * len(cut), [n for _, n in cut])
+
+    def repeat(self, x: str, shape: Shape) -> str:
+        """Repeat x [N, C, 1, 1] over the rows and columns of ``shape``; others are expanded."""
+        if not blocked(shape):
+            return self.emit("Expand", [x, self.ints([1 if d is None else d for d in shape])])
+        anchored = self.anchor(x, (*shape[:2], 1, 1))
+        scales = self.constant([1, 1, shape[2], shape[3]], np.float32)
+        repeated = self.emit(
+            "Resize",
+            [anchored, "", scales],
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        )
+        self.declare(repeated, shape)  # shape inference does not carry the batch's name through Resize
+        return repeated
+
+    def spatial_sum(self, x: str, shape: Shape) -> str:
+        """Sum x of ``shape`` [N, C, H, W] over rows and columns, keeping the axes."""
+        if not blocked(shape):
+            return self.reduce("ReduceSum", x, [2, 3])
+        pixels = float((shape[2] or 0) * (shape[3] or 0))
+        total = self.emit("Mul", [self.emit("GlobalAveragePool", [x]), self.constant(pixels)])
+        self.shapes[total] = (*shape[:2], 1, 1)
+        return total
+
+    def declare(self, name: str, shape: Shape) -> None:
+        """Record a tensor's shape in the graph, None standing for the batch."""
+        dims = [self.batch if d is None else d for d in shape]
+        if all(info.name != name for info in self.value_info):
+            self.value_info.append(helper.make_tensor_value_info(name, self.dtype, dims))
 
     def anchor(self, x: str, shape: Shape) -> str:
         """Bring a feature map that was not made by a convolution into onnxruntime's blocked layout.
@@ -231,7 +286,7 @@ class Builder:
 
 def blocked(shape: Shape) -> bool:
     """Tell whether onnxruntime's CPU provider keeps a tensor of this shape in its blocked layout, [N, C / 16, H, W, 16]."""
-    return len(shape) == 4 and shape[1] is not None and shape[1] % 16 == 0
+    return len(shape) == 4 and shape[1] is not None and shape[1] >= 16 and None not in shape[2:]
 
 
 class Op:

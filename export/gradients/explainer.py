@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnx
 from onnx import TensorProto, helper
 
@@ -30,13 +28,12 @@ def add_input_gradient(
     """
     p = prepare(model)
     _refuse_taken_names(p, [target_input, gradient_output])
-    b = _builder(p)
-    batch = p.shapes[p.image][0]
+    b = _builder(p, p.batch)
     gradient = backward(p, b, one_hot(p, b, target_input), p.logits, p.image, rules)
     b.nodes.append(helper.make_node("Identity", [gradient], [gradient_output], name=gradient_output))
     graph = p.model.graph
-    target = helper.make_tensor_value_info(target_input, TensorProto.INT64, [_dim(p, batch)])
-    output = helper.make_tensor_value_info(gradient_output, p.dtype, _image_dims(p, _dim(p, batch)))
+    target = helper.make_tensor_value_info(target_input, TensorProto.INT64, [p.batch])
+    output = helper.make_tensor_value_info(gradient_output, p.dtype, _image_dims(p, p.batch))
     return _finish(p, b, [*graph.input, target], [*graph.output, output], list(graph.node))
 
 
@@ -57,7 +54,7 @@ def build_explainer(model: onnx.ModelProto) -> onnx.ModelProto:
             f"input {p.image!r} has a fixed batch of {p.shapes[p.image][0]}; the explainer evaluates many points at once:"
             " export the model with a dynamic batch"
         )
-    b = _builder(p)
+    b = _builder(p, "N*K")
     _rename_tensor(p, {p.image: "grad/points", p.logits: "logits"})
     before = len(b.nodes)
     _, channels, height, width = p.shapes[p.image]
@@ -76,10 +73,8 @@ def build_explainer(model: onnx.ModelProto) -> onnx.ModelProto:
     )
     seed = b.reshape(repeated, p.shapes[p.logits])
     # named alike, so that engines know the batch of the forward and of the backward pass to be the same
-    named = [
-        helper.make_tensor_value_info(name, p.dtype, ["N*K", *(d or 0 for d in shape[1:])])
-        for name, shape in ((p.image, p.shapes[p.image]), (points, p.shapes[p.image]), (seed, p.shapes[p.logits]))
-    ]
+    for name, shape in ((p.image, p.shapes[p.image]), (points, p.shapes[p.image]), (seed, p.shapes[p.logits])):
+        b.declare(name, shape)
     gradient = backward(p, b, seed, p.logits, p.image)
     per_point = b.emit("Concat", [b.ints([-1]), b.emit("Shape", ["scale"]), b.ints([pixels])], axis=0)
     rows = b.emit("Reshape", [gradient, per_point])
@@ -103,7 +98,7 @@ def build_explainer(model: onnx.ModelProto) -> onnx.ModelProto:
         helper.make_tensor_value_info("attribution", p.dtype, dims),
         helper.make_tensor_value_info("magnitude", p.dtype, dims),
     ]
-    return _finish(p, b, inputs, outputs, [*head, *p.model.graph.node], named)
+    return _finish(p, b, inputs, outputs, [*head, *p.model.graph.node])
 
 
 def one_hot(p: Prepared, b: Builder, target: str) -> str:
@@ -116,9 +111,9 @@ def one_hot(p: Prepared, b: Builder, target: str) -> str:
     return b.cast(hit, p.dtype)
 
 
-def _builder(p: Prepared) -> Builder:
+def _builder(p: Prepared, batch: int | str) -> Builder:
     producers = {name: node.op_type for node in p.model.graph.node for name in node.output if name}
-    return Builder(p.shapes, p.constants, p.dtype, p.opset, producers)
+    return Builder(p.shapes, p.constants, p.dtype, p.opset, producers, batch)
 
 
 def _refuse_taken_names(p: Prepared, names: list[str]) -> None:
@@ -145,10 +140,6 @@ def _rename_tensor(p: Prepared, names: dict[str, str]) -> None:
     p.image, p.logits = final.get(p.image, p.image), final.get(p.logits, p.logits)
 
 
-def _dim(p: Prepared, batch: int | None) -> int | str:
-    return batch if batch is not None else (p.model.graph.input[0].type.tensor_type.shape.dim[0].dim_param or "N")
-
-
 def _image_dims(p: Prepared, first: int | str) -> list[int | str]:
     return [first, *(d or 0 for d in p.shapes[p.image][1:])]
 
@@ -159,7 +150,6 @@ def _finish(
     inputs: list[onnx.ValueInfoProto],
     outputs: list[onnx.ValueInfoProto],
     forward: list[onnx.NodeProto],
-    named: Sequence[onnx.ValueInfoProto] = (),
 ) -> onnx.ModelProto:
     """Assemble and check the model: only what the outputs need, in an order that frees activations early."""
     wanted = {output.name for output in outputs}
@@ -170,6 +160,7 @@ def _finish(
             kept.append(node)
     kept.reverse()
     initializers = [t for t in [*p.model.graph.initializer, *b.initializers] if t.name in wanted]
+    named = [info for info in b.value_info if info.name in wanted]
     graph = helper.make_graph(kept, p.model.graph.name or "classifier", inputs, outputs, initializers, value_info=named)
     model = helper.make_model(
         graph, opset_imports=p.model.opset_import, ir_version=p.model.ir_version, producer_name="roadworthy"

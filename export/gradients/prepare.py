@@ -41,7 +41,7 @@ class Prepared:
 
     ``image`` and ``logits`` name its input and its output; ``shapes`` maps every tensor to its shape, None marking a
     dimension that follows the batch; ``constants`` maps the tensors whose value is known (initializers and folded
-    ones); ``dependent`` holds the tensors that depend on the image's values, in topological order of ``model``.
+    ones); ``batch`` is the batch's size or name; ``dependent`` holds the tensors that depend on the image's values, in topological order of ``model``.
     """
 
     model: onnx.ModelProto
@@ -52,6 +52,7 @@ class Prepared:
     dependent: set[str]
     opset: int
     dtype: int
+    batch: int | str
 
 
 def prepare(model: onnx.ModelProto) -> Prepared:
@@ -65,6 +66,9 @@ def prepare(model: onnx.ModelProto) -> Prepared:
     fresh.CopyFrom(model)
     graph = fresh.graph
     image = _image_input(graph)
+    batch = image.type.tensor_type.shape.dim[0]
+    if not batch.dim_value and not batch.dim_param:
+        batch.dim_param = "N"
     del graph.value_info[:]  # observed anew; the exporter's may name dimensions that fold
     _constants_to_initializers(graph)
     constants = _LazyConstants(graph.initializer)
@@ -91,6 +95,7 @@ def prepare(model: onnx.ModelProto) -> Prepared:
         dependent=dependent_tensors(graph, {image.name}),
         opset=opset,
         dtype=image.type.tensor_type.elem_type,
+        batch=batch.dim_value or batch.dim_param,
     )
 
 

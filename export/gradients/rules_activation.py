@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from export.gradients.builder import Op
+from export.gradients.builder import STEEP, Op, blocked
 from export.gradients.registry import rule
 
 
@@ -72,10 +72,16 @@ def hard_sigmoid(op: Op, g: str) -> str:
 @rule("HardSwish")
 def hard_swish(op: Op, g: str) -> str:
     """0 below -3, g above 3, g * (x / 3 + 1 / 2) between."""
-    x = op.inputs[0]
-    slope = op.add(op.mul(x, 1 / 3), 0.5)
-    inner = op.where(op.greater(3.0, x), slope, 1.0)
-    return op.mul(g, op.where(op.greater(x, -3.0), inner, 0.0))
+    x, shape = op.inputs[0], op.shape()
+    if not blocked(shape):
+        slope = op.add(op.mul(x, 1 / 3), 0.5)
+        inner = op.where(op.greater(3.0, x), slope, 1.0)
+        return op.mul(g, op.where(op.greater(x, -3.0), inner, 0.0))
+    # With c = clip(x), c / 3 + 1 / 2 is -1 / 2 below and 3 / 2 above: half the sign of x - c brings both back.
+    c = op.b.clip(op.scaled(x, shape, 1.0), -3.0, 3.0)
+    beyond = op.add(op.scaled(c, shape, -1.0), x)
+    back = op.b.clip(op.scaled(beyond, shape, -STEEP), -0.5, 0.5)
+    return op.mul(g, op.add(op.scaled(c, shape, 1 / 3, 0.5), back))
 
 
 @rule("Swish")

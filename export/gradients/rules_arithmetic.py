@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge_runtime.errors import UnsupportedOperatorError
-from export.gradients.builder import Op
+from export.gradients.builder import Op, blocked
 from export.gradients.registry import rule
 from export.gradients.walk import unbroadcast
 
@@ -26,6 +26,13 @@ def sub(op: Op, g: str) -> list[str]:
 def mul(op: Op, g: str) -> list[str]:
     """(g * b, g * a)."""
     a, b = op.inputs
+    shape = op.output_shape
+    for gate, index in ((b, 1), (a, 0)):
+        if blocked(shape) and op.shape(index) == (*shape[:2], 1, 1) != shape and op.shape(1 - index) == shape:
+            # squeeze-and-excitation: both products stay in the layout of the feature map
+            kept = op.mul(g, op.b.repeat(gate, shape))
+            gated = op.b.spatial_sum(op.mul(g, op.inputs[1 - index]), shape)
+            return [kept, gated] if index == 1 else [gated, kept]
     return [op.mul(g, b), op.mul(g, a)]
 
 

@@ -8,6 +8,9 @@ the flip is a Slice of the weight, which engines fold when they load the graph: 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from edge_runtime.errors import UnsupportedOperatorError
 from export.gradients.builder import Builder, Op, Phases
@@ -63,78 +66,144 @@ def _taps(b: Builder, weight: str, size: int, axis: int, taps: Sequence[int]) ->
 
 
 @rule("Conv", constant_inputs=(1, 2))
-def conv(op: Op, g: str) -> Phases:
-    """Conv of g with the flipped kernel; for strides, one small convolution for each phase of the input grid."""
-    shape = op.shape(1)
-    kernel = [_static(op, d) for d in shape[2:]]
-    if len(kernel) == 1:
-        raise UnsupportedOperatorError(f"Conv {op.node.name or op.output!r} is one-dimensional; reshape it to two dimensions")
-    strides, dilations, begin = _geometry(op, len(kernel), kernel)
-    size = [_static(op, d) for d in op.shape()[2:]]
-    out = [_static(op, d) for d in op.output_shape[2:]]
+def conv(op: Op, g: str) -> Phases | str:
+    """Conv of g with the flipped kernel; for strides, a convolution for each phase of the input grid."""
+    shape = [_static(op, d) for d in op.shape(1)]
+    kernel = shape[2:]
+    if len(kernel) != 2:
+        raise UnsupportedOperatorError(
+            f"Conv {op.node.name or op.output!r} has {len(kernel)} spatial axes; reshape it to two"
+        )
+    strides, dilations, begin = _geometry(op, 2, kernel)
     groups = int(op.attr("group", 1))
-    weight = _swap_channels(op.b, op.inputs[1], [_static(op, d) for d in shape], groups)
-    rows = _phase_taps(kernel[0], strides[0], dilations[0], begin[0])
-    columns = _phase_taps(kernel[1], strides[1], dilations[1], begin[1])
-    parts = {}
-    for r, row in rows.items():
-        for c, column in columns.items():
-            taps = _taps(op.b, _taps(op.b, weight, kernel[0], 2, row.taps), kernel[1], 3, column.taps)
-            extent = [-(-size[0] // strides[0]), -(-size[1] // strides[1])]
-            parts[(r, c)] = _phase_conv(op, g, taps, (row, column), extent, out, groups)
-    return Phases((strides[0], strides[1]), op.shape(), parts)
+    g_map = GradientMap(
+        g=g,
+        weight=_swap_channels(op.b, op.inputs[1], shape, groups),
+        channels=shape[1] * groups,
+        kernel=kernel,
+        groups=groups,
+        out=[_static(op, d) for d in op.output_shape[2:]],
+        extent=[-(-_static(op, d) // s) for d, s in zip(op.shape()[2:], strides, strict=True)],
+    )
+    rows, columns = (_phase_taps(kernel[i], strides[i], dilations[i], begin[i]) for i in range(2))
+    stride = (strides[0], strides[1])
+    if groups == 1 and stride != (1, 1) and _stacking_pays(g_map.channels, rows, columns, stride):
+        return op.b.depth_to_space(_stacked(op.b, g_map, rows, columns, stride), stride, op.shape())
+    parts = {(r, c): _phase_conv(op.b, g_map, row, column) for r, row in rows.items() for c, column in columns.items()}
+    return Phases(stride, op.shape(), parts)
 
 
-class _Taps:
-    """Kernel positions that reach one phase of the input grid, and where they read the output's gradient.
+@dataclass(frozen=True)
+class GradientMap:
+    """What the phases of one convolution share: g, the flipped-to-be weight and the sizes."""
 
-    Input row u * stride + phase receives ``sum over taps of weight[tap] * g[u + offset(tap)]`` with descending taps, so
-    that the offsets ascend from ``first`` in steps of ``dilation``.
+    g: str
+    weight: str
+    channels: int
+    kernel: Sequence[int]
+    groups: int
+    out: Sequence[int]
+    extent: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Kernel positions that reach one phase of an input axis, and the offsets at which they read g.
+
+    Input row u * stride + phase receives the sum over taps of weight[tap] * g[u + offset]; taps descend, offsets ascend.
     """
 
-    def __init__(self, taps: list[int], first: int, dilation: int) -> None:
-        self.taps = taps
-        self.first = first
-        self.dilation = dilation
+    taps: list[int]
+    offsets: list[int]
+
+    @property
+    def dilation(self) -> int:
+        """The distance between neighbouring offsets."""
+        return self.offsets[1] - self.offsets[0] if len(self.offsets) > 1 else 1
 
 
-def _phase_taps(kernel: int, stride: int, dilation: int, begin: int) -> dict[int, _Taps]:
+def _phase_taps(kernel: int, stride: int, dilation: int, begin: int) -> dict[int, Taps]:
     """Sort the kernel positions by the input phase that they reach: input = stride * output - begin + dilation * tap."""
-    phases: dict[int, _Taps] = {}
+    phases: dict[int, Taps] = {}
     for phase in range(stride):
         taps = [k for k in reversed(range(kernel)) if (phase + begin - dilation * k) % stride == 0]
-        if not taps:
-            continue
-        offsets = [(phase + begin - dilation * k) // stride for k in taps]
-        phases[phase] = _Taps(taps, offsets[0], offsets[1] - offsets[0] if len(taps) > 1 else 1)
+        if taps:
+            phases[phase] = Taps(taps, [(phase + begin - dilation * k) // stride for k in taps])
     return phases
 
 
-def _phase_conv(
-    op: Op, g: str, weight: str, taps: tuple[_Taps, _Taps], extent: list[int], out: list[int], groups: int
-) -> str:
-    """Convolve g with one phase's kernel so that exactly ``extent`` rows and columns come out.
+def _phase_conv(b: Builder, m: GradientMap, row: Taps, column: Taps) -> str:
+    """Convolve g with one phase's kernel."""
+    weight = _taps(b, _taps(b, m.weight, m.kernel[0], 2, row.taps), m.kernel[1], 3, column.taps)
+    return _conv_exactly(b, m, weight, [t.offsets for t in (row, column)], [row.dilation, column.dilation])
+
+
+def _conv_exactly(b: Builder, m: GradientMap, weight: str, offsets: list[list[int]], dilations: list[int]) -> str:
+    """Convolve g with taps at ``offsets`` so that exactly ``extent`` rows and columns come out.
 
     A convolution pads at least by 0; where the first tap reads beyond the begin, or more than the rows needed would come
     out, g is sliced first.
     """
-    begin, end, starts, ends = [], [], [0, 0], list(out)
-    for axis, tap in enumerate(taps):
-        last = extent[axis] - 1 + tap.first + tap.dilation * (len(tap.taps) - 1)  # last row of g that is read
-        begin.append(max(0, -tap.first))
-        end.append(max(0, last - (out[axis] - 1)))
-        starts[axis] = max(0, tap.first)
-        ends[axis] = min(out[axis], last + 1)
-    if starts != [0, 0] or ends != list(out):
-        g = op.b.slice(g, [2, 3], starts, ends)
-    return op.b.emit(
+    begin, end, starts, ends = [], [], [], []
+    for axis, taps in enumerate(offsets):
+        last = m.extent[axis] - 1 + taps[-1]  # last row of g that is read
+        begin.append(max(0, -taps[0]))
+        end.append(max(0, last - (m.out[axis] - 1)))
+        starts.append(max(0, taps[0]))
+        ends.append(min(m.out[axis], last + 1))
+    g = m.g
+    if starts != [0, 0] or ends != list(m.out):
+        g = b.slice(g, [2, 3], starts, ends)
+    return b.emit(
         "Conv",
         [g, weight],
-        group=groups,
-        kernel_shape=[len(t.taps) for t in taps],
+        group=m.groups,
+        kernel_shape=[len(taps) for taps in offsets],
         pads=[*begin, *end],
-        dilations=[t.dilation for t in taps],
+        dilations=dilations,
     )
+
+
+def _stacking_pays(channels: int, rows: dict[int, Taps], columns: dict[int, Taps], stride: tuple[int, int]) -> bool:
+    """Decide between one convolution with all phases as output channels and one for each phase.
+
+    Stacked, every phase pays for the union of all taps; apart, every phase's channels are rounded up to a block of 16.
+    """
+
+    def blocks(n: int) -> int:
+        return -(-n // 16)
+
+    apart = sum(len(r.taps) * len(c.taps) for r in rows.values() for c in columns.values()) * blocks(channels)
+    union = [{offset for taps in axis.values() for offset in taps.offsets} for axis in (rows, columns)]
+    stacked = np.prod([max(u) - min(u) + 1 for u in union]) * blocks(channels * stride[0] * stride[1])
+    return bool(stacked <= apart)
+
+
+def _stacked(
+    b: Builder, m: GradientMap, rows: dict[int, Taps], columns: dict[int, Taps], stride: tuple[int, int]
+) -> str:
+    """Convolve g with all phases' kernels at once: [N, stride_h * stride_w * C, ...]."""
+    ranges = []
+    for axis in (rows, columns):
+        offsets = [offset for taps in axis.values() for offset in taps.offsets]
+        ranges.append(range(min(offsets), max(offsets) + 1))
+    kernels = [
+        _placed(b, _placed(b, m.weight, m.kernel[0], 2, ranges[0], rows.get(r)), m.kernel[1], 3, ranges[1], columns.get(c))
+        for r in range(stride[0])
+        for c in range(stride[1])
+    ]
+    return _conv_exactly(b, m, b.emit("Concat", kernels, axis=0), [list(r) for r in ranges], [1, 1])
+
+
+def _placed(b: Builder, weight: str, size: int, axis: int, offsets: range, taps: Taps | None) -> str:
+    """Multiply the kernel along ``axis`` by the 0/1 matrix that puts each tap at its offset; absent taps give zeros."""
+    matrix = np.zeros((size, len(offsets)))
+    if taps is not None:
+        for tap, offset in zip(taps.taps, taps.offsets, strict=True):
+            matrix[tap, offset - offsets.start] = 1.0
+    if axis == 3:
+        return b.emit("MatMul", [weight, b.constant(matrix)])
+    return b.emit("MatMul", [b.constant(matrix.T), weight])
 
 
 @rule("ConvTranspose", constant_inputs=(1, 2))

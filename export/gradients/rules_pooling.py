@@ -175,8 +175,7 @@ def _window_counts(w: Window, limit: Sequence[int], include_begin: bool) -> np.n
 def global_average_pool(op: Op, g: str) -> str:
     """g / (H W) at every position."""
     size = [_static(op, d) for d in op.shape()[2:]]
-    repeated = op.b.emit("Expand", [op.mul(g, 1 / float(np.prod(size))), op.b.ints([1, 1, *size])])
-    return op.b.anchor(repeated, op.shape())
+    return op.b.repeat(op.mul(g, 1 / float(np.prod(size))), op.shape())
 
 
 @rule("GlobalMaxPool")

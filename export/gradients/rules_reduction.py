@@ -18,8 +18,14 @@ def _spread(op: Op, g: str, axes: list[int]) -> str:
 
 def _expanded(op: Op, g: str) -> str:
     """Repeat g over the reduced axes."""
-    repeated = op.b.emit("Expand", [g, op.b.ints([1 if d is None else d for d in op.shape()])])
-    return op.b.anchor(repeated, op.shape())
+    shape = op.shape()
+    if _spatial(op.axes(), shape):
+        return op.b.repeat(g, shape)
+    return op.b.emit("Expand", [g, op.b.ints([1 if d is None else d for d in shape])])
+
+
+def _spatial(axes: list[int], shape: Shape) -> bool:
+    return len(shape) == 4 and axes == [2, 3]
 
 
 def _kept_output(op: Op, axes: list[int]) -> str:

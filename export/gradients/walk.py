@@ -37,7 +37,7 @@ def backward(p: Prepared, b: Builder, seed: str, start: str, stop: str, rules: R
             if name not in reached or grad is None:
                 continue
             if row.broadcast and isinstance(grad, str):
-                grad = unbroadcast(b, grad, op.output_shape, p.shapes[name])
+                grad = unbroadcast(b, grad, b.shapes.get(grad, op.output_shape), p.shapes[name])
             pending.setdefault(name, []).append(grad)
     if stop not in pending:
         # the logits depend on `stop` through piecewise constant operators alone: the gradient is zero everywhere
