@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import onnx
 from edge_runtime.bundle import AUDIT_SET, CLASSIFIER, EXPLAINER, GOLDEN, AuditSet, open_bundle
 from edge_runtime.errors import BundleError
 from edge_runtime.folders import new_folder
-from edge_runtime.manifest import FORMAT_VERSION, MANIFEST, PRESETS, FileEntry, InputSpec, Manifest
+from edge_runtime.manifest import FORMAT_VERSION, MANIFEST, PRESETS, Baselines, FileEntry, InputSpec, Manifest
 from edge_runtime.variant import Variant
 from export import facts
 from export.golden import golden_bytes, make_golden, npz_bytes
@@ -23,61 +24,76 @@ from export.gradients import build_explainer
 from export.interface import check_fit
 
 DEFAULT_PRESETS = "paper"
+# Images of the golden set: enough for medians, few enough for a self-test of seconds on a vehicle.
+GOLDEN_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a bundle holds beside the two graphs.
+
+    ``golden_images``: normalised float32 [G,3,H,W], the self-test's inputs. ``audit_set``: labelled images for audits
+    on the device, ``baselines`` the desktop's figures on them. ``presets`` names the explainers' parameters.
+    ``variant`` is None for a user's own ONNX file.
+    """
+
+    name: str
+    input: InputSpec
+    labels: tuple[str, ...]
+    golden_images: npt.NDArray[np.float32]
+    variant: Variant | None = None
+    audit_set: AuditSet | None = None
+    baselines: Baselines | None = None
+    dataset_digest: str | None = None
+    presets: str = DEFAULT_PRESETS
 
 
 def write_bundle(
-    out: str | os.PathLike[str],
-    classifier: onnx.ModelProto,
-    *,
-    name: str,
-    input: InputSpec,
-    labels: tuple[str, ...],
-    golden_images: npt.NDArray[np.float32],
-    variant: Variant | None = None,
-    audit_set: AuditSet | None = None,
-    dataset_digest: str | None = None,
-    presets: str = DEFAULT_PRESETS,
-    force: bool = False,
+    out: str | os.PathLike[str], classifier: onnx.ModelProto, contents: Contents, *, force: bool = False
 ) -> Path:
     """Write the bundle folder ``out`` of ``classifier`` and return its path.
 
-    ``golden_images``: normalised float32 [G,3,H,W], the self-test's inputs. ``audit_set``: labelled images for the
-    audit on the device. The explainer is built from the classifier, the expected outputs are computed by the device
-    runtime and cross-checked, and the finished folder is opened once as the vehicle will open it before it gets its
-    name. Raises ExportError for a model that cannot be explained or does not fit labels and size, BundleError for an
-    existing ``out`` without ``force``.
+    The explainer is built from the classifier, the golden set's outputs are computed by the device runtime and
+    cross-checked, and the finished folder is opened once as the vehicle will open it before it gets its name. Raises
+    ExportError for a model that cannot be explained or does not fit labels and size, BundleError for an existing
+    ``out`` without ``force``.
     """
-    target = Path(out)
+    check_fit(classifier, contents.input, contents.labels)
+    manifest = describe(classifier, contents)
+    with new_folder(out, marker=MANIFEST, force=force, error=BundleError) as folder:
+        (folder / CLASSIFIER).write_bytes(classifier.SerializeToString())
+        (folder / EXPLAINER).write_bytes(build_explainer(classifier).SerializeToString())
+        write_manifest(folder, manifest)
+        golden = make_golden(open_bundle(folder), contents.golden_images)
+        (folder / GOLDEN).write_bytes(golden_bytes(golden))
+        if contents.audit_set is not None:
+            (folder / AUDIT_SET).write_bytes(npz_bytes(**vars(contents.audit_set)))
+        write_manifest(folder, manifest)
+        finished = open_bundle(folder)
+        finished.golden()
+        if contents.audit_set is not None:
+            finished.audit_set()
+    return Path(out)
+
+
+def describe(classifier: onnx.ModelProto, contents: Contents) -> Manifest:
+    """Return the manifest, still without files."""
     counted = facts.count(classifier)
-    check_fit(classifier, input, labels)
-    manifest = Manifest(
+    return Manifest(
         format_version=FORMAT_VERSION,
-        name=name,
-        labels=labels,
-        input=input,
+        name=contents.name,
+        labels=contents.labels,
+        input=contents.input,
         files={},
-        variant=variant,
-        explainers=PRESETS[presets],
-        dataset_digest=dataset_digest,
+        variant=contents.variant,
+        explainers=PRESETS[contents.presets],
+        baselines=contents.baselines or Baselines(),
+        dataset_digest=contents.dataset_digest,
         macs=counted.macs,
         parameters=counted.parameters,
         nonzero_parameters=counted.nonzero_parameters,
         producer=f"roadworthy {metadata.version('roadworthy')}",
     )
-    with new_folder(target, marker=MANIFEST, force=force, error=BundleError) as folder:
-        (folder / CLASSIFIER).write_bytes(classifier.SerializeToString())
-        (folder / EXPLAINER).write_bytes(build_explainer(classifier).SerializeToString())
-        write_manifest(folder, manifest)
-        golden = make_golden(open_bundle(folder), golden_images)
-        (folder / GOLDEN).write_bytes(golden_bytes(golden))
-        if audit_set is not None:
-            (folder / AUDIT_SET).write_bytes(npz_bytes(images=audit_set.images, labels=audit_set.labels))
-        write_manifest(folder, manifest)
-        finished = open_bundle(folder)
-        finished.golden()
-        if audit_set is not None:
-            finished.audit_set()
-    return target
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

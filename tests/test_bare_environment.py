@@ -33,21 +33,21 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small untrained network's bundle with an audit set."""
     from edge_runtime.bundle import AuditSet
     from edge_runtime.manifest import InputSpec
-    from export.bundle import write_bundle
+    from export.bundle import Contents, write_bundle
     from export.parity import random_images
     from export.to_onnx import to_onnx
     from toolkit import models
 
     generator = np.random.default_rng(0)
-    return write_bundle(
-        tmp_path_factory.mktemp("bundles") / "tiny",
-        to_onnx(models.build("vgg_small", 4, width=0.25).eval(), input_size=(32, 32)),
+    contents = Contents(
         name="tiny",
         input=InputSpec(height=32, width=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
         labels=("a", "b", "c", "d"),
         golden_images=random_images(3, (32, 32)),
         audit_set=AuditSet(generator.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8), np.arange(8) % 4),
     )
+    classifier = to_onnx(models.build("vgg_small", 4, width=0.25).eval(), input_size=(32, 32))
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "tiny", classifier, contents)
 
 
 def test_neither_torch_nor_onnx_is_there() -> None:

@@ -18,7 +18,7 @@ from edge_runtime.manifest import PRESETS, InputSpec
 from edge_runtime.self_test import SelfTest, relative_error, self_test
 from edge_runtime.variant import Variant
 from export import bundle as writer
-from export.bundle import write_bundle
+from export.bundle import Contents, write_bundle
 from export.golden import check_slope
 from export.gradients import build_explainer
 from export.parity import random_images
@@ -39,8 +39,9 @@ def other() -> onnx.ModelProto:
     return to_onnx(models.build("vgg_small", len(LABELS), width=0.25, seed=1).eval(), input_size=(32, 32))
 
 
-def arguments(**changes: Any) -> dict[str, Any]:
-    return {"name": "test", "input": SPEC, "labels": LABELS, "golden_images": random_images(4, (32, 32))} | changes
+def contents(**changes: Any) -> Contents:
+    plain = {"name": "test", "input": SPEC, "labels": LABELS, "golden_images": random_images(4, (32, 32))}
+    return Contents(**plain | changes)
 
 
 def audit_images() -> AuditSet:
@@ -52,9 +53,7 @@ def audit_images() -> AuditSet:
 def written(classifier: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory) -> Path:
     variant = Variant(dataset="rendered", architecture="vgg_small", width=0.25)
     out = tmp_path_factory.mktemp("bundles") / "natural"
-    return write_bundle(
-        out, classifier, **arguments(variant=variant, audit_set=audit_images(), dataset_digest="d" * 64)
-    )
+    return write_bundle(out, classifier, contents(variant=variant, audit_set=audit_images(), dataset_digest="d" * 64))
 
 
 def test_files_and_manifest(written: Path) -> None:
@@ -122,7 +121,7 @@ def test_relative_error_of_zero_maps() -> None:
 def test_same_input_gives_the_same_bundle(classifier: onnx.ModelProto, written: Path, tmp_path: Path) -> None:
     variant = Variant(dataset="rendered", architecture="vgg_small", width=0.25)
     again = write_bundle(
-        tmp_path / "again", classifier, **arguments(variant=variant, audit_set=audit_images(), dataset_digest="d" * 64)
+        tmp_path / "again", classifier, contents(variant=variant, audit_set=audit_images(), dataset_digest="d" * 64)
     )
     assert open_bundle(again).digest == open_bundle(written).digest
 
@@ -132,17 +131,17 @@ def test_existing_output_is_refused_and_kept(classifier: onnx.ModelProto, tmp_pa
     out.mkdir()
     (out / "mine.txt").write_text("mine")
     with pytest.raises(BundleError, match="already exists"):
-        write_bundle(out, classifier, **arguments())
+        write_bundle(out, classifier, contents())
     with pytest.raises(BundleError, match=r"holds no manifest.json"):
-        write_bundle(out, classifier, **arguments(), force=True)
+        write_bundle(out, classifier, contents(), force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["natural"]
     assert (out / "mine.txt").read_text() == "mine"
 
 
 def test_force_replaces_a_bundle(classifier: onnx.ModelProto, other: onnx.ModelProto, tmp_path: Path) -> None:
-    out = write_bundle(tmp_path / "natural", classifier, **arguments())
+    out = write_bundle(tmp_path / "natural", classifier, contents())
     first = open_bundle(out).digest
-    write_bundle(out, other, **arguments(), force=True)
+    write_bundle(out, other, contents(), force=True)
     assert open_bundle(out).digest != first
     assert [path.name for path in tmp_path.iterdir()] == ["natural"]
 
@@ -158,7 +157,7 @@ def test_what_does_not_fit_is_refused(
     classifier: onnx.ModelProto, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ExportError, match=message):
-        write_bundle(tmp_path / "out", classifier, **arguments(**changes))
+        write_bundle(tmp_path / "out", classifier, contents(**changes))
     assert not list(tmp_path.iterdir())
 
 
@@ -167,7 +166,7 @@ def test_explainer_of_another_model_leaves_no_bundle(
 ) -> None:
     monkeypatch.setattr(writer, "build_explainer", lambda model: build_explainer(other))
     with pytest.raises(ExportError, match="logits differ from the classifier's"):
-        write_bundle(tmp_path / "out", classifier, **arguments())
+        write_bundle(tmp_path / "out", classifier, contents())
     assert not list(tmp_path.iterdir())
 
 
@@ -187,7 +186,7 @@ def test_model_with_nan_weights_leaves_no_bundle(classifier: onnx.ModelProto, tm
     weight = next(tensor for tensor in broken.graph.initializer if len(tensor.dims) == 4)
     weight.CopyFrom(onnx.numpy_helper.from_array(np.full(tuple(weight.dims), np.nan, dtype=np.float32), weight.name))
     with pytest.raises(ExportError, match="NaN"):
-        write_bundle(tmp_path / "out", broken, **arguments())
+        write_bundle(tmp_path / "out", broken, contents())
     assert not list(tmp_path.iterdir())
 
 

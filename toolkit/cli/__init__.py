@@ -31,6 +31,9 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
+    "train": Command("toolkit.cli.desktop:train", "Train a classifier into a run folder.", needs=("torch",)),
+    "prune": Command("toolkit.cli.desktop:prune", "Prune a run into a new one.", needs=("torch",)),
+    "evaluate": Command("toolkit.cli.desktop:evaluate", "Measure runs on held-out images.", needs=("torch",)),
     "verify": Command(
         "toolkit.cli.runtime:verify",
         "Check a bundle and compute its golden set on this device.",

@@ -1,0 +1,207 @@
+"""Commands that need PyTorch: train, prune, evaluate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+import msgspec
+
+from edge_runtime.errors import RunError
+from edge_runtime.folders import check_target
+from edge_runtime.variant import Pruning as PruningName
+from toolkit.cli.options import FOLDER, examples, force_option, json_option, stack
+from toolkit.cli.progress import bars, reading_report, training_report
+from toolkit.data import DATASETS, DEFAULT_SIZE, DEFAULT_SPLIT, SPLITS
+
+if TYPE_CHECKING:
+    from toolkit.adversarial import PgdConfig
+    from toolkit.data import Dataset
+    from toolkit.recipes import TrainConfig
+
+DEFAULT_DATA = "rendered"
+DEFAULT_ARCHITECTURE = "vgg_small"
+# The study's recipes take hours on a CPU, so they are asked for by name.
+DEFAULT_RECIPE = "fast"
+DEFAULT_ATTACK = "fast"
+PRUNING_METHODS = [name for name in get_args(PruningName) if name != "none"]
+DATA_FORMS = ", ".join(f"{name}:PATH" if kind.needs_path else name for name, kind in DATASETS.items())
+
+data_option = click.option("--data", "-d", "spec", help=f"Data set: {DATA_FORMS}.  [default: {DEFAULT_DATA}]")
+split_options = stack(
+    click.option("--split", default=DEFAULT_SPLIT, show_default=True, help=f"How to divide it: {', '.join(SPLITS)}."),
+    click.option("--data-seed", default=0, show_default=True, help="Seed of the split and of the rendered signs."),
+)
+recipe_options = stack(
+    click.option(
+        "--recipe", default=DEFAULT_RECIPE, show_default=True, help="How to train: fast, paper or authors-code."
+    ),
+    click.option("--epochs", type=int, help="Instead of the recipe's."),
+    click.option("--batch", type=int, help="Images of one step, instead of the recipe's."),
+    click.option("--learning-rate", type=float, help="Instead of the recipe's."),
+    click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto."),
+)
+out_option = click.option("--out", "-o", type=FOLDER, required=True, help="Run folder to write.")
+
+
+@click.command(
+    epilog=examples(
+        "roadworthy train --out runs/natural",
+        "roadworthy train --data gtsrb:PATH --architecture vgg16 --recipe paper --out runs/vgg16",
+        "roadworthy train --out runs/robust --adversarial 0.01",
+        "roadworthy train --out runs/natural --resume",
+    )
+)
+@data_option
+@split_options
+@click.option("--size", default=DEFAULT_SIZE, show_default=True, help="Side of the square images, in pixels.")
+@click.option(
+    "--architecture",
+    "-a",
+    default=DEFAULT_ARCHITECTURE,
+    show_default=True,
+    help="vgg16, vgg16_bn, vgg_small, resnet18, or any torchvision classifier.",
+)
+@click.option("--width", default=1.0, show_default=True, help="Factor on the channel counts.")
+@recipe_options
+@click.option("--seed", default=0, show_default=True, help="Seed of weights, order and augmentation.")
+@click.option("--adversarial", "eps", type=float, help="Train on PGD attacks of this radius (pixel scale 0..1).")
+@click.option("--attack", default=DEFAULT_ATTACK, show_default=True, help="The attack: fast, paper or authors-code.")
+@click.option("--prune", "method", help=f"Prune the initial weights first: {', '.join(PRUNING_METHODS)}.")
+@click.option("--amount", type=float, help="Share to prune, 0..1.  [default: the paper's]")
+@out_option
+@click.option(
+    "--resume", is_flag=True, help="Continue the interrupted training of --out with the options it began with."
+)
+@force_option
+def train(out: Path, resume: bool, force: bool, **options: Any) -> None:
+    """Train a classifier into a run folder; a checkpoint is kept after every epoch."""
+    from toolkit import pipeline, runs, training
+
+    if resume:
+        plan = training.pending(out)
+        dataset = load(options["spec"] or plan.dataset_spec, plan.info.variant.input_size, options)
+        with bars() as progress:
+            trained = training.resume(out, dataset, progress=training_report(progress, out.name))
+    else:
+        # Before the data are read: they may take minutes.
+        check_target(out, marker=runs.INFO, force=force, error=RunError)
+        dataset = load(options["spec"] or DEFAULT_DATA, options["size"], options)
+        config = training_config(options, options["architecture"], dataset.name)
+        prune_first = pipeline.Pruning(options["method"], options["amount"]) if options["method"] else None
+        with bars() as progress:
+            trained = pipeline.train(
+                dataset,
+                out,
+                options["architecture"],
+                config,
+                width=options["width"],
+                prune=prune_first,
+                force=force,
+                progress=training_report(progress, out.name),
+            )
+    accuracy = trained.history[-1]["validation_accuracy"]
+    click.echo(out if accuracy is None else f"{out}: {accuracy:.2%} of the validation images")
+
+
+@click.command(
+    epilog=examples(
+        "roadworthy prune runs/natural --method channel --amount 0.5 --out runs/channel",
+        "roadworthy prune runs/natural --method l1 --fine-tune 0 --out runs/l1",
+    )
+)
+@click.argument("run", type=FOLDER)
+@click.option("--method", "-m", required=True, help=f"One of: {', '.join(PRUNING_METHODS)}.")
+@click.option("--amount", type=float, help="Share to prune, 0..1.  [default: the paper's]")
+@click.option("--fine-tune", type=int, help="Epochs of fine-tuning; 0 for none.  [default: the recipe's]")
+@data_option
+@split_options
+@recipe_options
+@out_option
+@force_option
+def prune(run: Path, method: str, fine_tune: int | None, out: Path, force: bool, **options: Any) -> None:
+    """Prune a trained run into a new one: l1, global and layered zero weights, channel removes channels."""
+    from toolkit import pipeline, runs
+
+    check_target(out, marker=runs.INFO, force=force, error=RunError)
+    variant = runs.load_info(run).variant
+    how = pipeline.Pruning(method, options["amount"])
+    if fine_tune == 0:
+        info = pipeline.prune(run, out, how, force=force)
+    else:
+        given = options | {"epochs": fine_tune or options["epochs"], "seed": variant.seed}
+        config = training_config(given, variant.architecture, variant.dataset, fine_tune=True)
+        dataset = load(options["spec"] or DEFAULT_DATA, variant.input_size, options)
+        with bars() as progress:
+            report = training_report(progress, out.name)
+            info = pipeline.prune(run, out, how, dataset=dataset, fine_tune=config, force=force, progress=report)
+    click.echo(f"{out}: {info.variant.slug}")
+
+
+@click.command(
+    epilog=examples(
+        "roadworthy evaluate runs/natural runs/channel", "roadworthy evaluate runs/natural --data gtsrb:PATH --json"
+    )
+)
+@click.argument("run", nargs=-1, required=True, type=FOLDER)
+@data_option
+@split_options
+@click.option("--adversarial", "eps", type=float, help="Also measure accuracy under PGD of this radius (0..1).")
+@click.option("--attack", default=DEFAULT_ATTACK, show_default=True, help="The attack: fast, paper or authors-code.")
+@json_option
+def evaluate(run: tuple[Path, ...], as_json: bool, **options: Any) -> None:
+    """Measure runs on held-out images: accuracy, size, multiply-accumulates."""
+    from toolkit import pipeline, runs
+
+    size = runs.load_info(run[0]).variant.input_size
+    dataset = load(options["spec"] or DEFAULT_DATA, size, options)
+    attack = attack_config(options)
+    measured = [pipeline.evaluate(folder, dataset, attack) for folder in run]
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(measured), indent=2))
+        return
+    for row in measured:
+        robust = "" if row.robust_accuracy is None else f" ({row.robust_accuracy:.2%} under attack)"
+        click.echo(
+            f"{row.run}: {row.accuracy:.2%}{robust} of {row.images} images, {row.macs / 1e6:.1f} M MACs, "
+            f"{row.nonzero_parameters:,} of {row.parameters:,} weights not zero"
+        )
+
+
+def load(spec: str, size: int, options: dict[str, Any]) -> Dataset:
+    """Load a data set with a bar, and say on stderr what was loaded."""
+    from toolkit import data
+
+    with bars() as progress:
+        dataset = data.load(
+            spec,
+            size=size,
+            split=options["split"],
+            seed=options["data_seed"],
+            progress=reading_report(progress, f"reading {spec}"),
+        )
+    click.echo(dataset.describe(), err=True)
+    return dataset
+
+
+def training_config(
+    options: dict[str, Any], architecture: str, dataset: str, *, fine_tune: bool = False
+) -> TrainConfig:
+    """Return the recipe's configuration with what the options change."""
+    from toolkit import recipes
+
+    config = recipes.preset(options["recipe"], architecture=architecture, dataset=dataset, fine_tune=fine_tune)
+    given = {name: options[name] for name in ("epochs", "batch", "learning_rate", "device", "seed")}
+    changed = {name: value for name, value in given.items() if value is not None}
+    return replace(config, adversarial=attack_config(options), **changed)
+
+
+def attack_config(options: dict[str, Any]) -> PgdConfig | None:
+    """Return the attack that ``--adversarial`` and ``--attack`` describe, or None without the former."""
+    from toolkit import adversarial
+
+    if options.get("eps") is None:
+        return None
+    return adversarial.preset(options["attack"], options["eps"])

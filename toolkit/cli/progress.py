@@ -1,0 +1,50 @@
+"""Progress on the terminal: bars on stderr, so that stdout stays the result; plain silence where nobody looks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from toolkit import training
+
+
+@contextlib.contextmanager
+def bars() -> Iterator[Progress]:
+    """Yield rich's progress display on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield progress
+
+
+def training_report(progress: Progress, name: str) -> Callable[[training.Progress], None]:
+    """Return a callback that shows epoch, loss and validation accuracy of a training as one bar over all steps."""
+    task = progress.add_task(name, total=None)
+
+    def report(state: training.Progress) -> None:
+        done = (state.epoch - 1) * state.steps + state.step
+        accuracy = "" if state.validation_accuracy is None else f", validation {state.validation_accuracy:.1%}"
+        progress.update(
+            task,
+            total=state.epochs * state.steps,
+            completed=done,
+            description=f"{name}: epoch {state.epoch} of {state.epochs}, loss {state.loss:.3f}{accuracy}",
+        )
+
+    return report
+
+
+def reading_report(progress: Progress, name: str) -> Callable[[int, int], None]:
+    """Return a callback(done, total) for a data set that is being read."""
+    task = progress.add_task(name, total=None)
+
+    def report(done: int, total: int) -> None:
+        progress.update(task, total=total, completed=done)
+
+    return report

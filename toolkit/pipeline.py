@@ -1,0 +1,206 @@
+"""The steps from images to a bundle, each with the variant that it leads to; commands and demo call these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from calibration.sampling import balanced_sample
+from edge_runtime.bundle import AuditSet
+from edge_runtime.errors import BundleError, InputError, RunError
+from edge_runtime.folders import check_target
+from edge_runtime.manifest import MANIFEST, PRESETS
+from edge_runtime.preprocess import normalize
+from edge_runtime.variant import Variant
+from export.bundle import DEFAULT_PRESETS, GOLDEN_IMAGES, Contents, write_bundle
+from export.parity import check_parity, random_images
+from export.to_onnx import to_onnx, torch_logits
+from toolkit import evaluation, models, pruning, runs, training
+from toolkit.adversarial import PgdConfig
+from toolkit.data import Dataset, Split
+from toolkit.recipes import TrainConfig
+from toolkit.runs import RunInfo
+from toolkit.training import Report, Trained
+
+AUDIT_IMAGES = 100
+# A parity check also sees what no data set holds: noise drives the logits further apart than signs do.
+NOISE_IMAGES = 4
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """How to prune: a key of ``pruning.METHODS``, the share (None: the preset's), and the preset."""
+
+    method: str
+    amount: float | None = None
+    preset: str = pruning.DEFAULT_PRESET
+
+    @property
+    def share(self) -> float:
+        """The share that the variant records."""
+        return self.amount if self.amount is not None else pruning.preset_shares(self.method, self.preset).convolution
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """A run on held-out images; ``sparsity`` is the share of zeros in convolutions and fully connected layers."""
+
+    run: str
+    variant: Variant
+    images: int
+    accuracy: float
+    robust_accuracy: float | None
+    parameters: int
+    nonzero_parameters: int
+    macs: int
+    sparsity: float
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What a bundle carries for audits: ``dataset``, images of its audit set, and whether to measure baselines."""
+
+    dataset: Dataset
+    images: int = AUDIT_IMAGES
+    baselines: bool = True
+
+
+def train(
+    dataset: Dataset,
+    out: Path,
+    architecture: str,
+    config: TrainConfig,
+    *,
+    width: float = 1.0,
+    prune: Pruning | None = None,
+    force: bool = False,
+    progress: Report | None = None,
+) -> Trained:
+    """Train ``architecture`` on ``dataset`` into the run ``out``; with ``prune``, its initial weights are pruned first.
+
+    Raises what :func:`toolkit.training.train` does.
+    """
+    size = dataset.train.images.shape[1]
+    variant = Variant(
+        dataset=dataset.name,
+        architecture=architecture,
+        width=width,
+        input_size=size,
+        training="natural" if config.adversarial is None else "adversarial",
+        eps=0.0 if config.adversarial is None else config.adversarial.eps,
+        seed=config.seed,
+    )
+    if prune is None:
+        return training.train(dataset, out, config, variant, force=force, progress=progress)
+    model = models.build(architecture, len(dataset.labels), width=width, input_size=size, seed=config.seed)
+    model = pruning.prune(model, prune.method, prune.amount, input_size=size, preset=prune.preset)
+    variant = _pruned(variant, prune, "pre", 0)
+    return training.train(dataset, out, config, variant, model, force=force, progress=progress)
+
+
+def prune(
+    run: Path,
+    out: Path,
+    how: Pruning,
+    *,
+    dataset: Dataset | None = None,
+    fine_tune: TrainConfig | None = None,
+    force: bool = False,
+    progress: Report | None = None,
+) -> RunInfo:
+    """Prune the trained run ``run`` into the run ``out``, and fine-tune it on ``dataset`` where a config says how.
+
+    Raises RunError for a run that cannot be read or written, InputError for a network that is pruned already.
+    """
+    check_target(out, marker=runs.INFO, force=force, error=RunError)
+    model, info = runs.load(run)
+    if info.variant.pruning != "none":
+        raise InputError(f"{run} is pruned already ({info.variant.label}); prune the run that it came from")
+    pruned = pruning.prune(model, how.method, how.amount, input_size=info.variant.input_size, preset=how.preset)
+    variant = _pruned(info.variant, how, "post", fine_tune.epochs if fine_tune else 0)
+    if fine_tune is None:
+        return runs.save(out, pruned, msgspec.structs.replace(info, variant=variant), force=force)
+    if dataset is None:
+        raise InputError("fine-tuning needs the data; pass --data, or --fine-tune 0")
+    check_labels(info, dataset)
+    config = replace(fine_tune, seed=info.variant.seed)
+    return training.train(dataset, out, config, variant, pruned, force=force, progress=progress).info
+
+
+def export(run: Path, out: Path, audited: Audited | None = None, *, force: bool = False) -> Path:
+    """Make the run ``run`` into the bundle ``out``.
+
+    With ``audited``, golden set and audit set are class-balanced samples of its held-out images, and the baselines are
+    measured with PyTorch on the audit set; without, the golden images are noise. Raises ExportError where the exported
+    network does not say what the original says.
+    """
+    check_target(out, marker=MANIFEST, force=force, error=BundleError)
+    model, info = runs.load(run)
+    size = (info.input.height, info.input.width)
+    golden = random_images(GOLDEN_IMAGES, size)
+    audit_set, baselines = None, None
+    if audited is not None:
+        check_labels(info, audited.dataset)
+        split = held_out(audited.dataset)
+        golden = normalize(split.take(balanced_sample(split.labels, GOLDEN_IMAGES)).images, info.input)
+        sample = split.take(balanced_sample(split.labels, audited.images))
+        audit_set = AuditSet(images=sample.images, labels=sample.labels)
+        if audited.baselines:
+            baselines = evaluation.baselines(model, sample, info.input, PRESETS[DEFAULT_PRESETS])
+    classifier = to_onnx(model, input_size=size)
+    check_parity(torch_logits(model), classifier, np.concatenate([golden, random_images(NOISE_IMAGES, size)]))
+    contents = Contents(
+        name=info.variant.slug,
+        input=info.input,
+        labels=info.labels,
+        golden_images=golden,
+        variant=info.variant,
+        audit_set=audit_set,
+        baselines=baselines,
+        dataset_digest=info.dataset_digest,
+    )
+    return write_bundle(out, classifier, contents, force=force)
+
+
+def evaluate(run: Path, dataset: Dataset, attack: PgdConfig | None = None) -> Measured:
+    """Measure ``run`` with PyTorch on the images of ``dataset`` that were held out."""
+    model, info = runs.load(run)
+    check_labels(info, dataset)
+    split = held_out(dataset)
+    counts = evaluation.count(model, info.variant.input_size)
+    return Measured(
+        run=str(run),
+        variant=info.variant,
+        images=len(split),
+        accuracy=evaluation.accuracy(model, split, info.input),
+        robust_accuracy=None if attack is None else evaluation.robust_accuracy(model, split, info.input, attack),
+        parameters=counts.parameters,
+        nonzero_parameters=counts.nonzero_parameters,
+        macs=counts.macs,
+        sparsity=counts.sparsity,
+    )
+
+
+def held_out(dataset: Dataset) -> Split:
+    """Return the images that no training saw: the test split, or where there is none the validation split."""
+    for split in (dataset.test, dataset.validation):
+        if len(split):
+            return split
+    raise InputError(f"{dataset.spec} holds out no images; choose another --split")
+
+
+def check_labels(info: RunInfo, dataset: Dataset) -> None:
+    """Raise InputError unless the run and the data set have the same classes in the same order."""
+    if info.labels != dataset.labels:
+        raise InputError(
+            f"{dataset.spec} has {len(dataset.labels)} classes, the run was trained on {len(info.labels)} others "
+            f"({info.variant.dataset}); pass the data that it was trained on"
+        )
+
+
+def _pruned(variant: Variant, how: Pruning, timing: str, epochs: int) -> Variant:
+    return msgspec.structs.replace(
+        variant, pruning=how.method, amount=how.share, timing=timing, fine_tune_epochs=epochs
+    )
