@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import os
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,7 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.errors import BundleError
+from edge_runtime.errors import BundleError, RoadworthyError
 from edge_runtime.manifest import FORMAT_VERSION, MANIFEST, MAX_MANIFEST_BYTES, FileEntry, Manifest
 
 CLASSIFIER = "classifier.onnx"
@@ -28,6 +30,19 @@ METADATA = "metadata"  # signed metadata describes the manifest, so the manifest
 MAX_ARRAY_BYTES = 2 << 30  # an .npz may not unfold to more: a few compressed kilobytes can ask for terabytes
 # Linux and macOS: fail on a link put in place of the file, and never wait for a pipe's other end.
 OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+# What zipfile, its decompressors and NumPy raise for damaged, encrypted or pickled members.
+UNREADABLE = (
+    ValueError,
+    KeyError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    lzma.LZMAError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 
 
 class _Version(msgspec.Struct):
@@ -246,19 +261,17 @@ def read_verified(folder: Path, name: str, entry: FileEntry) -> bytes:
     return data
 
 
-def load_arrays(data: bytes, name: str) -> dict[str, NDArray[np.generic]]:
-    """Return the arrays of an ``.npz``; raises BundleError for pickles, damage, or more than ``MAX_ARRAY_BYTES``."""
+def load_arrays(data: bytes, name: str, error: type[RoadworthyError] = BundleError) -> dict[str, NDArray[np.generic]]:
+    """Return the arrays of an ``.npz``; raises ``error`` for pickles, damage, or more than ``MAX_ARRAY_BYTES``."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             unfolded = sum(member.file_size for member in archive.infolist())
         if unfolded > MAX_ARRAY_BYTES:
-            raise BundleError(
-                f"{name} unfolds to {unfolded} bytes, more than {MAX_ARRAY_BYTES}; do not use this bundle"
-            )
+            raise error(f"{name} unfolds to {unfolded} bytes, more than the {MAX_ARRAY_BYTES} allowed; make it smaller")
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise BundleError(f"{name} is not a readable .npz ({error}); export the bundle again") from None
+    except UNREADABLE as failure:
+        raise error(f"{name} is not a readable .npz ({failure}); make it again") from None
 
 
 def expect(

@@ -251,6 +251,8 @@ def test_an_explainer_with_another_interface(tmp_path: Path, network: TinyNetwor
         Explainer(open_bundle(write_tiny_bundle(tmp_path / "bundle", files)))
 
 
-@pytest.mark.parametrize(("count", "limit", "step"), [(51, 21, 17), (51, 51, 51), (51, 500, 51), (51, 50, 26), (1, 5, 1)])
+@pytest.mark.parametrize(
+    ("count", "limit", "step"), [(51, 21, 17), (51, 51, 51), (51, 500, 51), (51, 50, 26), (1, 5, 1)]
+)
 def test_runs_are_of_even_size(count: int, limit: int, step: int) -> None:
     assert even_step(count, limit) == step
