@@ -15,7 +15,7 @@ Shape = tuple[int | None, ...]  # None marks a dimension that follows the batch
 Array = npt.NDArray[Any]
 
 # A power of two, so that products with it are exact: clip(STEEP * z, 0, 1) is 1 for z > 0 and 0 for z <= 0, for every
-# float32 difference that convolutional activations can produce. See `Op.step` for why a mask is written that way.
+# float32 difference that activations can produce. See `Op.step` for why a mask is written that way.
 STEEP = float(2**100)
 
 
@@ -57,6 +57,7 @@ class Builder:
         self.dtype = dtype
         self.opset = opset
         self.batch = batch
+        self.scope = "seed"  # the forward operator under differentiation: it names what is emitted, for profiles
         self.value_info: list[onnx.ValueInfoProto] = []
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
@@ -78,7 +79,7 @@ class Builder:
         """Return a tensor or node name that nothing in the graph bears yet."""
         while True:
             self._count += 1
-            name = f"grad/{hint}_{self._count}"
+            name = f"grad/{self.scope}/{hint}_{self._count}"
             if name not in self._taken:
                 self._taken.add(name)
                 return name
@@ -336,18 +337,18 @@ class Op:
     def step(self, x: str, shape: Shape | None = None, *, scale: float = 1.0, offset: float = 0.0) -> str:
         """Emit 1 where scale * x + offset > 0 and 0 elsewhere, as floating point.
 
-        For feature maps this is a 1x1 depthwise convolution with a huge power of two, clipped to [0, 1]: exact, and
-        the only form that onnxruntime's CPU provider keeps in its blocked layout, where Greater or Sign would cost two
-        reorders of the tensor. ``shape`` is x's, needed where x is no forward tensor.
+        For feature maps this is a HardSigmoid with a huge power of two as its slope: exact, and the one form that
+        onnxruntime's CPU provider keeps in its blocked layout, where Greater or Sign would cost two reorders of the
+        tensor. ``shape`` is x's, needed where x is no forward tensor.
         """
-        shape = shape or self.b.shapes[x]
-        if not blocked(shape):
-            mask = self.greater(self.scaled(x, shape, scale, offset), 0.0)
+        if not blocked(shape or self.b.shapes[x]):
+            scaled = x if scale == 1.0 else self.mul(x, scale)
+            mask = self.greater(scaled if offset == 0.0 else self.add(scaled, offset), 0.0)
             return self.b.cast(mask, self.b.dtype)
-        return self.b.clip(self.scaled(x, shape, scale * STEEP, offset * STEEP), 0.0, 1.0)
+        return self.b.emit("HardSigmoid", [x], alpha=scale * STEEP, beta=offset * STEEP)
 
     def scaled(self, x: str, shape: Shape, scale: float, offset: float = 0.0) -> str:
-        """Emit scale * x + offset; for feature maps as a 1x1 depthwise convolution (see :meth:`step`)."""
+        """Emit scale * x + offset; for feature maps as a 1x1 depthwise convolution, which stays in the blocked layout."""
         if not blocked(shape):
             x = x if scale == 1.0 else self.mul(x, scale)
             return x if offset == 0.0 else self.add(x, offset)

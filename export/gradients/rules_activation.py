@@ -77,11 +77,11 @@ def hard_swish(op: Op, g: str) -> str:
         slope = op.add(op.mul(x, 1 / 3), 0.5)
         inner = op.where(op.greater(3.0, x), slope, 1.0)
         return op.mul(g, op.where(op.greater(x, -3.0), inner, 0.0))
-    # With c = clip(x), c / 3 + 1 / 2 is -1 / 2 below and 3 / 2 above: half the sign of x - c brings both back.
-    c = op.b.clip(op.scaled(x, shape, 1.0), -3.0, 3.0)
-    beyond = op.add(op.scaled(c, shape, -1.0), x)
-    back = op.b.clip(op.scaled(beyond, shape, -STEEP), -0.5, 0.5)
-    return op.mul(g, op.add(op.scaled(c, shape, 1 / 3, 0.5), back))
+    # y' is hardsigmoid(x) + x / 6 inside and hardsigmoid(x) outside; the mask "inside" is the step of 9 - x^2.
+    gate = op.b.emit("HardSigmoid", [x], alpha=1 / 6, beta=0.5)
+    inside = op.b.emit("HardSigmoid", [op.mul(x, x)], alpha=-STEEP, beta=9 * STEEP)
+    slope = op.add(op.scaled(op.mul(x, inside), shape, 1 / 6), gate)
+    return op.mul(g, slope)
 
 
 @rule("Swish")

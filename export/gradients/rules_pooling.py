@@ -12,8 +12,8 @@ from export.gradients.builder import STEEP, Op, Phases
 from export.gradients.registry import rule
 from export.gradients.rules_conv import _geometry, _static
 
-# Stands for minus infinity in padding: below every activation, and STEEP * BELOW does not overflow.
-BELOW = -float(2**26)
+# Stands for minus infinity in padding: below every activation, and finite so that differences with it are.
+BELOW = -float(2**126)
 
 
 class Window:
@@ -48,16 +48,15 @@ def max_pool(op: Op, g: str) -> Phases:
     if w.padded and not _rectified(op):
         x, pads = b.pad(x, [0, 0, *pads[:2]], [0, 0, *pads[2:]], BELOW), [0, 0, 0, 0]
     shape = op.output_shape
-    steep_y = op.scaled(op.output, shape, STEEP)
     rest = g
     parts: dict[tuple[int, int], list[tuple[str, tuple[int, int]]]] = {}
     offsets = list(itertools.product(range(w.kernel[0]), range(w.kernel[1])))
     for i, j in offsets:
         one_hot = np.zeros(w.kernel)
-        one_hot[i, j] = -STEEP
-        # The lag STEEP * (y - x_ij) is 0 where the window's element (i, j) attains the maximum, and huge elsewhere.
-        lag = op.add(b.depthwise(x, w.channels, one_hot, 0.0, w.strides, pads, w.dilations), steep_y)
-        hit = op.unary("Relu", op.scaled(lag, shape, -1.0, 1.0))
+        one_hot[i, j] = -1.0
+        # The lag y - x_ij is 0 where the window's element (i, j) attains the maximum, and positive elsewhere.
+        lag = op.add(b.depthwise(x, w.channels, one_hot, 0.0, w.strides, pads, w.dilations), op.output)
+        hit = b.emit("HardSigmoid", [lag], alpha=-STEEP, beta=1.0)
         share = op.mul(rest, hit)
         position = [k * d - p for k, d, p in zip((i, j), w.dilations, w.begin, strict=True)]
         key = (position[0] % w.strides[0], position[1] % w.strides[1])

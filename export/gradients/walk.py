@@ -29,6 +29,7 @@ def backward(p: Prepared, b: Builder, seed: str, start: str, stop: str, rules: R
         arrived = [_accumulate(b, pending.pop(name)) if name in pending else None for name in node.output]
         if not any(arrived):
             continue
+        b.scope = node.op_type
         op = Op(node, b, arrived)
         row = rules[node.op_type]
         result = row.function(op, arrived[0] or "")
