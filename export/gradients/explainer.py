@@ -27,14 +27,14 @@ def add_input_gradient(
     :class:`~edge_runtime.errors.UnsupportedOperatorError` for operators without a rule.
     """
     p = prepare(model)
-    _refuse_taken_names(p, [target_input, gradient_output])
-    b = _builder(p, p.batch)
+    refuse_taken_names(p, [target_input, gradient_output])
+    b = new_builder(p, p.batch)
     gradient = backward(p, b, one_hot(p, b, target_input), p.logits, p.image, rules)
     b.nodes.append(helper.make_node("Identity", [gradient], [gradient_output], name=gradient_output))
     graph = p.model.graph
     target = helper.make_tensor_value_info(target_input, TensorProto.INT64, [p.batch])
-    output = helper.make_tensor_value_info(gradient_output, p.dtype, _image_dims(p, p.batch))
-    return _finish(p, b, [*graph.input, target], [*graph.output, output], list(graph.node))
+    output = helper.make_tensor_value_info(gradient_output, p.dtype, image_dims(p, p.batch))
+    return assemble(p, b, [*graph.input, target], [*graph.output, output], list(graph.node))
 
 
 def build_explainer(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -54,7 +54,7 @@ def build_explainer(model: onnx.ModelProto) -> onnx.ModelProto:
             f"input {p.image!r} has a fixed batch of {p.shapes[p.image][0]}; the explainer evaluates many points at once:"
             " export the model with a dynamic batch"
         )
-    b = _builder(p, "N*K")
+    b = new_builder(p, "N*K")
     _rename_tensor(p, {p.image: "grad/points", p.logits: "logits"})
     before = len(b.nodes)
     _, channels, height, width = p.shapes[p.image]
@@ -84,21 +84,21 @@ def build_explainer(model: onnx.ModelProto) -> onnx.ModelProto:
         b.nodes.append(
             helper.make_node("Reshape", [total, b.ints([-1, *(d or 0 for d in p.shapes[p.image][1:])])], [name], name=name)
         )
-    dims = _image_dims(p, "N")
+    dims = image_dims(p, "N")
     inputs = [
         helper.make_tensor_value_info("image", p.dtype, dims),
         helper.make_tensor_value_info("target", TensorProto.INT64, ["N"]),
         helper.make_tensor_value_info("baseline", p.dtype, dims),
         helper.make_tensor_value_info("scale", p.dtype, ["K"]),
         helper.make_tensor_value_info("weight", p.dtype, ["K"]),
-        helper.make_tensor_value_info("noise", p.dtype, _image_dims(p, "K")),
+        helper.make_tensor_value_info("noise", p.dtype, image_dims(p, "K")),
     ]
     outputs = [
         helper.make_tensor_value_info("logits", p.dtype, ["N*K", p.shapes[p.logits][1]]),
         helper.make_tensor_value_info("attribution", p.dtype, dims),
         helper.make_tensor_value_info("magnitude", p.dtype, dims),
     ]
-    return _finish(p, b, inputs, outputs, [*head, *p.model.graph.node])
+    return assemble(p, b, inputs, outputs, [*head, *p.model.graph.node])
 
 
 def one_hot(p: Prepared, b: Builder, target: str) -> str:
@@ -111,12 +111,14 @@ def one_hot(p: Prepared, b: Builder, target: str) -> str:
     return b.cast(hit, p.dtype)
 
 
-def _builder(p: Prepared, batch: int | str) -> Builder:
+def new_builder(p: Prepared, batch: int | str) -> Builder:
+    """Return an empty builder on top of the prepared graph."""
     producers = {name: node.op_type for node in p.model.graph.node for name in node.output if name}
     return Builder(p.shapes, p.constants, p.dtype, p.opset, producers, batch)
 
 
-def _refuse_taken_names(p: Prepared, names: list[str]) -> None:
+def refuse_taken_names(p: Prepared, names: list[str]) -> None:
+    """Raise ExportError where the model already has a tensor of one of the names."""
     for name in names:
         if name in p.shapes:
             raise ExportError(f"the model already has a tensor named {name!r}; choose another name")
@@ -140,11 +142,12 @@ def _rename_tensor(p: Prepared, names: dict[str, str]) -> None:
     p.image, p.logits = final.get(p.image, p.image), final.get(p.logits, p.logits)
 
 
-def _image_dims(p: Prepared, first: int | str) -> list[int | str]:
+def image_dims(p: Prepared, first: int | str) -> list[int | str]:
+    """Return the image's dimensions behind ``first``."""
     return [first, *(d or 0 for d in p.shapes[p.image][1:])]
 
 
-def _finish(
+def assemble(
     p: Prepared,
     b: Builder,
     inputs: list[onnx.ValueInfoProto],
