@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.errors import DataError
-from edge_runtime.preprocess import resize
+from edge_runtime.preprocess import describe, resize
 from toolkit.data.dataset import Images, Source, Split
 from toolkit.data.reading import Request, number_tracks, require_folder
 
@@ -57,9 +57,10 @@ def load_arrays(path: Path, required: Sequence[str], optional: Sequence[str] = (
     Raises DataError for a file that is missing, damaged, lacks a required member, or holds pickled objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DataError(f"{path} is a single array, not an .npz file; save it with numpy.savez")
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise DataError(f"{path} is a single array, not an .npz file; save it with numpy.savez")
+        with loaded as file:
             missing = [name for name in required if name not in file.files]
             if missing:
                 raise DataError(f"{path} has no array {missing[0]!r}; it holds: {', '.join(file.files) or 'nothing'}")
@@ -100,10 +101,6 @@ def as_split(path: Path, arrays: Arrays, classes: int, size: int) -> Split:
 def check_labels(path: Path, labels: NDArray[Any]) -> None:
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise DataError(f"{path}: 'labels' is {describe(labels)}, but whole numbers [N] are needed")
-
-
-def describe(array: NDArray[Any]) -> str:
-    return f"{array.dtype} {list(array.shape)}"
 
 
 def resize_all(images: Images, size: int) -> Images:

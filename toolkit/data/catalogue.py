@@ -17,7 +17,7 @@ from toolkit.data.gtsrb import read_gtsrb
 from toolkit.data.lisa import read_lisa
 from toolkit.data.reading import Progress, Request
 from toolkit.data.rendered import read_rendered
-from toolkit.data.splits import divide
+from toolkit.data.splits import divide, validation_share
 
 DEFAULT_SIZE = 32
 DEFAULT_SPLIT = "track"
@@ -67,13 +67,13 @@ def load(
     the preset's); ``progress(done, total)`` is called while images are read. Raises InputError for an unknown name,
     DataError for a data set that is missing, empty, damaged or inconsistent.
     """
-    parsed = parse(spec)
+    parsed, share = parse(spec), validation_share(split, validation)  # before anything is read
     if size < 8:
         raise InputError(f"image size {size} is too small; use at least 8 pixels")
     mean, std = (channels(parsed, *default) for default in (("mean", MEAN), ("std", STD)))
     request = Request(Path(parsed.path).expanduser(), size, parsed.options, seed, progress)
     source = DATASETS[parsed.kind].read(request)
-    parts = divide(source, split, validation, np.random.default_rng(seed))
+    parts = divide(source, split, share, np.random.default_rng(seed))
     name = re.sub(r"[^A-Za-z0-9_.]+", "_", source.name).strip("_.") or parsed.kind
     return Dataset(name, spec, source.labels, *parts, digest(source.labels, *parts), mean, std, source.skipped)
 

@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from edge_runtime.errors import DataError
+from edge_runtime.image_set import image_files
 from toolkit.data.dataset import Source
-from toolkit.data.reading import Item, Request, class_folders, image_files, read_image, read_parts, require_folder
+from toolkit.data.reading import Item, Request, class_folders, read_image, read_parts, require_folder
 
 # In lower case; the first that exists is taken.
 PART_FOLDERS = {
@@ -46,7 +47,7 @@ def list_items(folder: Path, names: tuple[str, ...]) -> list[Item]:
     for below in class_folders(folder):
         if below.name not in names:
             raise DataError(f"{below} is no class of the training part; add it there or remove it")
-        files = image_files(below)
+        files = list(image_files(below))
         if not files:
             raise DataError(f"class folder {below} holds no images; add some or remove it")
         items += [Item(names.index(below.name), partial(read_image, path)) for path in files]

@@ -1,15 +1,16 @@
 """``gtsrb:PATH``: the German Traffic Sign Recognition Benchmark (Stallkamp et al. 2012) in the layouts that circulate.
 
 The whole image is used, not the sign's box, as in the study. Tracks are (class, track) pairs, taken from file names.
+Images are ordered by official name, so that the same images give the same digest in every layout.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -93,14 +94,15 @@ def read_packed(request: Request) -> Source:
     if request.path.is_dir() and not any(request.path.glob("*.npz")):
         require_folder(request.path)
         raise DataError(f"{request.path} is no GTSRB folder: it holds none of {', '.join(LAYOUTS)}, train.npz")
-    splits = {}
-    for part, path in find_parts(request.path).items():
-        extra = ("official_name",) if part == "train" else ()
-        arrays = load_arrays(path, ("images", "labels", *extra))
-        if extra:
-            arrays["track"] = np.asarray([track_of(name, path) for name in arrays["official_name"].tolist()])
-        splits[part] = as_split(path, arrays, len(LABELS), request.size)
-    return as_source(splits, ())
+    return as_source({part: read_part(part, path, request.size) for part, path in find_parts(request.path).items()}, ())
+
+
+def read_part(part: str, path: Path, size: int) -> Split:
+    arrays = load_arrays(path, ("images", "labels", "official_name"))
+    names = arrays["official_name"].astype(str).reshape(-1)
+    if part == "train":
+        arrays["track"] = np.asarray([track_of(name, path) for name in names.tolist()])
+    return as_split(path, arrays, len(LABELS), size).take(np.argsort(names, kind="stable"))
 
 
 def as_source(splits: dict[str, Split], skipped: tuple[str, ...]) -> Source:
@@ -127,7 +129,8 @@ def official_items(root: Path, training: str) -> Parts:
     train = []
     for folder in class_folders(root / training):
         label, table = class_of(folder), folder / f"GT-{folder.name}.csv"
-        found = [official_item(row, folder) for row in read_table(table, ("Filename", "ClassId"), ";")]
+        rows = read_table(table, ("Filename", "ClassId"), ";")
+        found = [official_item(row, folder) for row in by_file_name(rows, "Filename")]
         if not found:
             raise DataError(f"class folder {folder} holds no images; add some or remove it")
         if any(item.label != label for item in found):
@@ -136,6 +139,10 @@ def official_items(root: Path, training: str) -> Parts:
     if not train:
         raise DataError(f"{root / training} holds no class folders (00000, 00001, ...)")
     return {"train": train, **official_test_items(root)}
+
+
+def by_file_name(rows: Iterable[Row], column: str) -> list[Row]:
+    return sorted(rows, key=lambda row: PurePosixPath(row.text(column)).name)
 
 
 def class_of(folder: Path) -> int:
@@ -157,21 +164,20 @@ def official_test_items(root: Path) -> Parts:
     tables = [root / name for name in TEST_TABLES if (root / name).is_file()]
     if not tables:
         raise DataError(f"{folder} has no labels; put GT-final_test.csv (with ClassId) into {folder.parent}")
-    rows = read_table(tables[0], ("Filename", "ClassId"), ";")
-    return {
-        "test": [
-            Item(row.label("ClassId", len(LABELS)), partial(read_image, row.file(folder, "Filename"))) for row in rows
-        ]
-    }
+    rows = by_file_name(read_table(tables[0], ("Filename", "ClassId"), ";"), "Filename")
+    found = [(row.label("ClassId", len(LABELS)), row.file(folder, "Filename")) for row in rows]
+    return {"test": [Item(label, partial(read_image, path)) for label, path in found]}
 
 
 def kaggle_items(root: Path) -> Parts:
     """List Kaggle's layout: ``Train.csv`` and ``Test.csv`` with the columns ``ClassId`` and ``Path``."""
-    parts = {"train": [kaggle_item(row, root, "Train") for row in kaggle_rows(root / "Train.csv")]}
+    tables = [table for table in (root / "Train.csv", root / "Test.csv") if table.is_file()]
+    parts = {
+        table.stem.lower(): [kaggle_item(row, root) for row in by_file_name(kaggle_rows(table), "Path")]
+        for table in tables
+    }
     if not parts["train"]:
         raise DataError(f"{root / 'Train.csv'} lists no images; use the original file")
-    if (root / "Test.csv").is_file():
-        parts["test"] = [kaggle_item(row, root, "Test") for row in kaggle_rows(root / "Test.csv")]
     return parts
 
 
@@ -182,9 +188,9 @@ def kaggle_rows(table: Path) -> Iterator[Row]:
         yield replace(row, fields={**row.fields, "Path": found + name})
 
 
-def kaggle_item(row: Row, root: Path, part: str) -> Item:
+def kaggle_item(row: Row, root: Path) -> Item:
     path = row.file(root, "Path")
-    track = track_of(path.name, row.path) if part == "Train" else None
+    track = track_of(path.name, row.path) if row.path.stem == "Train" else None
     return Item(row.label("ClassId", len(LABELS)), partial(read_image, path), track)
 
 

@@ -127,9 +127,10 @@ Found = tuple[Split, Labels, tuple[str, ...]]
 
 
 def read_items(items: Mapping[int, Item], request: Request) -> Found:
-    """Read the images of {row: item}."""
-    splits, skipped, kept = read_parts({"train": list(items.values())}, request)
-    return splits["train"], np.asarray(list(items), np.int64)[kept["train"]], skipped
+    """Read the images of {row: item}, in the order of the rows: the same in every layout."""
+    rows = sorted(items)
+    splits, skipped, kept = read_parts({"train": [items[row] for row in rows]}, request)
+    return splits["train"], np.asarray(rows, np.int64)[kept["train"]], skipped
 
 
 def read_frames(request: Request, mapping: Mapping[str, int]) -> Found:
@@ -173,7 +174,13 @@ def read_crops(request: Request, mapping: Mapping[str, int]) -> Found:
 def read_index(root: File, request: Request, mapping: Mapping[str, int]) -> Found:
     rows = read_table(root / INDEX, ("file", "row", "label", "frame"), ",")
     tagged = ((row, read_tag(row, "label")) for row in rows)
-    items = {row.integer("row"): crop_item(row, mapping[tag], root) for row, tag in tagged if tag in mapping}
+    items: dict[int, Item] = {}
+    for row, tag in tagged:
+        if tag in mapping:
+            number = row.integer("row")
+            if number in items or number < 0:
+                raise row.error(f"row {number} is negative or was listed before")
+            items[number] = crop_item(row, mapping[tag], root)
     return read_items(items, request)
 
 

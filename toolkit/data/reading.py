@@ -11,11 +11,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from edge_runtime.errors import DataError, InputError
+from edge_runtime.image_set import TOLERATED_DAMAGE
 from edge_runtime.preprocess import load_image, resize
 from toolkit.data.dataset import Images, Labels, Split
-
-IMAGE_SUFFIXES = frozenset((".ppm", ".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"))
-TOLERATED_DAMAGE = 0.01  # share of unreadable images that is skipped and reported; beyond it the data set is refused
 
 File = Path | zipfile.Path
 Progress = Callable[[int, int], None]
@@ -111,17 +109,13 @@ def require_folder(path: Path) -> Path:
     return path
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Return the image files of one folder, sorted by name."""
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    return [path for path in found if not path.name.startswith(".")]
-
-
 def read_image(file: File) -> Images:
     """Read an image, also inside a zip file, as uint8 [H, W, 3]. Raises InputError naming the damaged image."""
+    if isinstance(file, Path):
+        return load_image(file)
     try:
         return load_image(file.read_bytes())
-    except (InputError, OSError, zipfile.BadZipFile) as error:
+    except (InputError, zipfile.BadZipFile) as error:
         raise InputError(f"{file}: {error}") from error
 
 

@@ -23,7 +23,8 @@ Floats = NDArray[np.float32]
 
 COUNTS = {"train": 6000, "validation": 1000, "test": 2000}  # images, unless the options say otherwise
 CHUNK = 250  # images that are composed together: some 10 MB per array at 32x32
-SCENES = 120  # per part; every image is a random crop of one
+SCENES = 120  # per part at most; every background is a random crop of one
+CROPS_PER_SCENE = 10  # before another scene is drawn, up to SCENES
 SCENE_SCALE = 4  # side of a scene, in image sides
 SIGN_SCALE = 2  # the sign is warped at this multiple of the image's side, then averaged down
 
@@ -56,7 +57,7 @@ def render(count: int, size: int, rng: np.random.Generator, progress: Progress =
     """Draw ``count`` images of ``size`` x ``size``, the classes as evenly as possible, in random order."""
     side = size * SIGN_SCALE
     templates = [draw_sign(label, side).convert("RGBa") for label in SIGNS]
-    scenes = [draw_scene(size * SCENE_SCALE, rng) for _ in range(SCENES)]
+    scenes = [draw_scene(size * SCENE_SCALE, rng) for _ in range(min(SCENES, 1 + count // CROPS_PER_SCENE))]
     labels = rng.permutation(np.arange(count) % len(SIGNS)).astype(np.int64)
     images = np.empty((count, size, size, 3), np.uint8)
     for start in range(0, count, CHUNK):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_runtime.errors import DataError, unknown
+from edge_runtime.errors import DataError, InputError, unknown
 from toolkit.data.dataset import Labels, Mask, Source, Split
 
 TEST_SHARE = 0.2  # cut from the training images of a data set that brings no test images
@@ -55,19 +55,25 @@ SPLITS: dict[str, Preset] = {
 }
 
 
-def divide(
-    source: Source, split: str, validation: float | None, rng: np.random.Generator
-) -> tuple[Split, Split, Split]:
-    """Return train, validation and test by the preset named ``split``.
+def validation_share(split: str, validation: float | None) -> float:
+    """Return the share of training images (0 .. 0.5) to hold out for validation; None takes that of the preset.
 
-    ``validation`` is the share of the training images (0 .. 0.5) held out where the data set brings no validation part;
-    None takes the preset's. Raises InputError for an unknown preset, DataError where a part would be empty.
+    Raises InputError for an unknown preset or a share out of range.
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     share = SPLITS[split].validation if validation is None else validation
     if not 0 <= share <= 0.5:
-        raise DataError(f"validation share {share} is outside 0 .. 0.5")
+        raise InputError(f"validation share {share} is outside 0 .. 0.5")
+    return share
+
+
+def divide(source: Source, split: str, share: float, rng: np.random.Generator) -> tuple[Split, Split, Split]:
+    """Return train, validation and test by the preset named ``split``.
+
+    ``share`` of the training images is held out where the data set brings no validation part. Raises DataError where
+    a part would be empty.
+    """
     parts = SPLITS[split].divide(source, share, rng)
     sizes = dict(zip(("train", "validation", "test"), map(len, parts), strict=True))
     empty = [name for name, size in sizes.items() if size == 0 and (name != "validation" or share > 0)]
