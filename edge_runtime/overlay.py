@@ -5,8 +5,10 @@ Pillow and NumPy only, so that a vehicle can draw what it logged.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ from edge_runtime.folders import sibling
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont
 
     from edge_runtime.explainer import Explanation
 
@@ -92,8 +95,9 @@ def draw_explanation(
     panel = enlarge(image)
     height, width = panel.shape[:2]
     lines = caption(explanation, labels, index)
-    size = (2 * width + 4 * MARGIN + BAR + 5 * FONT_SIZE, height + 3 * MARGIN + LINE * len(lines))
-    figure = Image.new("RGB", size, PAPER)
+    pictures = 2 * width + 4 * MARGIN + BAR + 5 * FONT_SIZE
+    text = 2 * MARGIN + max(math.ceil(font().getlength(line)) for line in lines)
+    figure = Image.new("RGB", (max(pictures, text), height + 3 * MARGIN + LINE * len(lines)), PAPER)
     figure.paste(Image.fromarray(panel), (MARGIN, MARGIN))
     figure.paste(Image.fromarray(blend(panel, saliency)), (2 * MARGIN + width, MARGIN))
     pen = ImageDraw.Draw(figure)
@@ -149,9 +153,18 @@ def draw_scale(figure: Image, pen: ImageDraw, corner: tuple[int, int], height: i
 
 
 def write(pen: ImageDraw, corner: tuple[int, int], text: str) -> None:
+    pen.text(corner, text, fill=INK, font=font())
+
+
+@lru_cache(maxsize=1)
+def font() -> FreeTypeFont:
+    """Pillow's built-in font: the same picture on every device."""
     from PIL import ImageFont
 
-    pen.text(corner, text, fill=INK, font=ImageFont.load_default(FONT_SIZE))
+    found = ImageFont.load_default(FONT_SIZE)
+    if not isinstance(found, ImageFont.FreeTypeFont):
+        raise InputError("this Pillow cannot draw text (built without FreeType); install Pillow from its wheel")
+    return found
 
 
 def save_image(figure: Image, path: str | os.PathLike[str], *, force: bool = False) -> Path:
