@@ -21,6 +21,7 @@ from edge_runtime.path import BASELINES
 from edge_runtime.preprocess import normalize
 from toolkit.adversarial import PgdConfig, pgd
 from toolkit.data import Split
+from toolkit.pruning import prunable_layers, unmasked_copy
 
 BATCH = 256
 PERCENTAGES = tuple(range(1, 100, 10))
@@ -88,22 +89,18 @@ def count(model: nn.Module, input_size: int = 32) -> Counts:
     """Count parameters, multiply-accumulates (torch-pruning's counter) and zero weights; masks count as zeros."""
     import torch_pruning
 
-    from toolkit.pruning import prunable_layers
-
-    weights = list(_effective_parameters(model))
-    prunable = [layer.weight for layer in prunable_layers(model)]
-    zeros = sum(int((weight == 0).sum()) for weight in prunable)
-    was_training = model.training
+    plain = unmasked_copy(model).eval()
+    weights = list(plain.parameters())
+    prunable = [layer.weight for layer in prunable_layers(plain)]
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        example = torch.zeros(1, 3, input_size, input_size, device=_device(model))
-        macs, _ = torch_pruning.utils.count_ops_and_params(model.eval(), example)
-    model.train(was_training)
+        example = torch.zeros(1, 3, input_size, input_size, device=_device(plain))
+        macs, _ = torch_pruning.utils.count_ops_and_params(plain, example)
     return Counts(
         parameters=sum(weight.numel() for weight in weights),
         nonzero_parameters=sum(int(weight.count_nonzero()) for weight in weights),
         macs=int(macs),
-        sparsity=zeros / sum(weight.numel() for weight in prunable),
+        sparsity=sum(int((weight == 0).sum()) for weight in prunable) / sum(weight.numel() for weight in prunable),
     )
 
 
@@ -211,15 +208,6 @@ CAPTUM: dict[str, Callable[[nn.Module, Tensor, Tensor, ExplainerPreset, InputSpe
     "sg": _smooth_grad,
 }
 CAPTUM_QUADRATURES = {"gauss-legendre": "gausslegendre", "riemann-trapezoid": "riemann_trapezoid"}
-
-
-def _effective_parameters(model: nn.Module) -> list[Tensor]:
-    """Return the parameters as the forward pass sees them: masked ones instead of their originals."""
-    return [
-        getattr(module, name.removesuffix("_orig"))
-        for module in model.modules()
-        for name, _ in module.named_parameters(recurse=False)
-    ]
 
 
 def _device(model: nn.Module) -> torch.device:

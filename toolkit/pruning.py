@@ -67,8 +67,7 @@ def prune(
     if method not in METHODS:
         raise unknown("pruning method", method, METHODS)
     shares = _scaled(preset_shares(method, preset), amount)
-    pruned = copy.deepcopy(model)
-    make_permanent(pruned)
+    pruned = unmasked_copy(model)
     METHODS[method](pruned, _targets(pruned, shares), input_size)
     return pruned
 
@@ -84,6 +83,16 @@ def make_permanent(model: nn.Module) -> None:
     """Turn masks into stored zeros, in place."""
     for module, name in masked_weights(model):
         masks.remove(module, name)
+
+
+def unmasked_copy(model: nn.Module) -> nn.Module:
+    """Return a copy of ``model`` with masks made permanent in it; the original keeps its masks."""
+    for module, name in masked_weights(model):
+        # A masked weight is a product with a gradient history, which cannot be copied; the next pass renews it.
+        setattr(module, name, getattr(module, name).detach())
+    duplicate = copy.deepcopy(model)
+    make_permanent(duplicate)
+    return duplicate
 
 
 def masked_weights(model: nn.Module) -> list[tuple[nn.Module, str]]:

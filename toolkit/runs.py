@@ -114,7 +114,7 @@ def load_info(folder: str | PathLike[str]) -> RunInfo:
             raise RunError(
                 f"{path} has format {version}, this release reads up to {FORMAT_VERSION}; upgrade roadworthy"
             )
-        info = msgspec.convert(raw, RunInfo, strict=False)
+        info = msgspec.convert(raw, RunInfo)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RunError(f"{path} is damaged: {error}; train again or restore it") from error
     if {info.input.height, info.input.width} != {info.variant.input_size}:
