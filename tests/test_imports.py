@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from toolkit.cli import COMMANDS
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Each package may import itself and those to its right.
 DIRECTION = ("toolkit", "calibration", "export", "edge_runtime")
@@ -76,7 +78,7 @@ def test_torch_stays_in_to_onnx_within_export() -> None:
     assert torch_users <= {"export/to_onnx.py"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["audit", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
 def test_help_loads_neither_torch_nor_onnxruntime(arguments: list[str]) -> None:
     script = (
         "import sys\n"

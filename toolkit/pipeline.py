@@ -10,7 +10,7 @@ import numpy as np
 
 from calibration.sampling import balanced_sample
 from edge_runtime.bundle import AuditSet
-from edge_runtime.errors import BundleError, InputError, RunError
+from edge_runtime.errors import BundleError, InputError, RunError, unknown
 from edge_runtime.folders import check_target
 from edge_runtime.manifest import MANIFEST, PRESETS
 from edge_runtime.preprocess import normalize
@@ -37,6 +37,10 @@ class Pruning:
     method: str
     amount: float | None = None
     preset: str = pruning.DEFAULT_PRESET
+
+    def __post_init__(self) -> None:
+        if self.method not in pruning.METHODS:
+            raise unknown("pruning method", self.method, pruning.METHODS)
 
     @property
     def share(self) -> float:
@@ -189,6 +193,12 @@ def held_out(dataset: Dataset) -> Split:
         if len(split):
             return split
     raise InputError(f"{dataset.spec} holds out no images; choose another --split")
+
+
+def check_architecture(name: str) -> None:
+    """Raise InputError for a name that :func:`models.build` does not know, before any data are read."""
+    if name not in models.names():
+        raise unknown("model", name, models.names())
 
 
 def check_labels(info: RunInfo, dataset: Dataset) -> None:

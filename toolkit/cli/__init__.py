@@ -34,14 +34,18 @@ COMMANDS: dict[str, Command] = {
     "train": Command("toolkit.cli.desktop:train", "Train a classifier into a run folder.", needs=("torch",)),
     "prune": Command("toolkit.cli.desktop:prune", "Prune a run into a new one.", needs=("torch",)),
     "evaluate": Command("toolkit.cli.desktop:evaluate", "Measure runs on held-out images.", needs=("torch",)),
+    "export": Command("toolkit.cli.export:export", "Make a run or an ONNX file into a bundle.", needs=("onnx",)),
     "verify": Command(
         "toolkit.cli.runtime:verify",
         "Check a bundle and compute its golden set on this device.",
         needs=("onnxruntime",),
     ),
-    "export": Command("toolkit.cli.export:export", "Make a run or an ONNX file into a bundle.", needs=("onnx",)),
     "classify": Command("toolkit.cli.runtime:classify", "Classify image files.", needs=("onnxruntime",)),
     "explain": Command("toolkit.cli.runtime:explain", "Draw what a decision rests on.", needs=("onnxruntime",)),
+    "audit": Command("toolkit.cli.measure:audit", "Measure accuracy, Gini, ROAD and latency.", needs=("onnxruntime",)),
+    "bench": Command("toolkit.cli.measure:bench", "Time bundles in alternation.", needs=("onnxruntime",)),
+    "report": Command("toolkit.cli.report:report", "Make report.html of audits and benchmarks.", needs=("matplotlib",)),
+    "demo": Command("toolkit.cli.report:demo", "Do the whole job on a small network.", needs=("torch",)),
 }
 
 # Which extra brings a module that may be missing.

@@ -86,11 +86,13 @@ def train(out: Path, resume: bool, force: bool, **options: Any) -> None:
         with bars() as progress:
             trained = training.resume(out, dataset, progress=training_report(progress, out.name))
     else:
-        # Before the data are read: they may take minutes.
+        # What can be wrong is found before the data are read, which may take minutes.
         check_target(out, marker=runs.INFO, force=force, error=RunError)
-        dataset = load(options["spec"] or DEFAULT_DATA, options["size"], options)
-        config = training_config(options, options["architecture"], dataset.name)
+        spec = options["spec"] or DEFAULT_DATA
+        config = training_config(options, options["architecture"], spec)
         prune_first = pipeline.Pruning(options["method"], options["amount"]) if options["method"] else None
+        pipeline.check_architecture(options["architecture"])
+        dataset = load(spec, options["size"], options)
         with bars() as progress:
             trained = pipeline.train(
                 dataset,

@@ -1,4 +1,4 @@
-"""Progress on the terminal: bars on stderr, so that stdout stays the result; plain silence where nobody looks."""
+"""Progress on the terminal: bars on stderr, so that stdout stays the result; silence where nobody looks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def bars() -> Iterator[Progress]:
-    """Yield rich's progress display on stderr."""
+    """Yield rich's progress display on a terminal's stderr; it shows nothing elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         yield progress
 
 

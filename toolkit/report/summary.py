@@ -61,7 +61,7 @@ class Summary:
 
     name: str
     digest: str
-    size: int
+    size: int | None = None
     macs: int | None = None
     parameters: int | None = None
     nonzero_parameters: int | None = None
