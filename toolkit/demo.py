@@ -30,7 +30,7 @@ BENCH_ITERATIONS = 60
 SHOWN_IMAGES = 3
 
 
-class Stopped(RoadworthyError):
+class DemoStoppedError(RoadworthyError):
     """Ctrl-C during the demo."""
 
     exit_code = 130
@@ -80,8 +80,8 @@ def run(plan: DemoPlan, out: Path, progress: Progress, *, force: bool = False) -
             measure(plan, dataset, folders, names, progress)
             found = collect([folders.results])
             write_files(root, found.summaries, f"{dataset.name}: {ARCHITECTURE} and its pruned variants", found.notes)
-    except (training.Interrupted, KeyboardInterrupt):
-        raise Stopped(f"stopped; {out} is written only when everything is done") from None
+    except (training.TrainingStoppedError, KeyboardInterrupt):
+        raise DemoStoppedError(f"stopped; {out} is written only when everything is done") from None
     return out / PAGE
 
 
