@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import click
 import pytest
@@ -119,8 +118,3 @@ def test_hint_for_what_is_not_installed() -> None:
     with pytest.raises(InputError, match=r"needs no_such_module, .* pip install 'roadworthy\[desktop\]'"):
         require("train", ["no_such_module"])
     require("train", ["click"])
-
-
-def test_readme_and_table_agree() -> None:
-    readme = (Path(command_line.__file__).parents[2] / "README.md").read_text()
-    assert [name for name in COMMANDS if f"roadworthy {name}" not in readme] == []
