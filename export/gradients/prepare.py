@@ -8,19 +8,16 @@ follows the batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_runtime.errors import ExportError
-from export.gradients.builder import Array, Shape, keeps_batch
-
-if TYPE_CHECKING:
-    import onnxruntime
+from export.gradients.builder import Array, Shape
+from export.gradients.observe import LazyConstants, dependent_tensors, observe, reads
 
 OLDEST_OPSET = 13
 CONTROL_FLOW = {"If", "Loop", "Scan"}
@@ -28,11 +25,6 @@ SEQUENCE_OPERATORS = {
     "ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert",
     "SequenceLength", "SequenceMap", "SplitToSequence", "Optional", "OptionalGetElement", "OptionalHasElement",
 }  # fmt: skip
-# Constants above this size stay where the graph has them; smaller ones that the observation finds are folded.
-MAX_FOLDED_BYTES = 1 << 20
-# Weights above this size are not copied into the observation.
-_SMALL_BYTES = 1 << 16
-_BATCHES = (2, 3)
 
 
 @dataclass
@@ -71,9 +63,9 @@ def prepare(model: onnx.ModelProto) -> Prepared:
         batch.dim_param = "N"
     del graph.value_info[:]  # observed anew; the exporter's may name dimensions that fold
     _constants_to_initializers(graph)
-    constants = _LazyConstants(graph.initializer)
+    constants = LazyConstants(graph.initializer)
     while True:
-        shapes, folded = _observe(fresh, image, constants)
+        shapes, folded = observe(fresh, image, constants)
         constants.update(folded)
         _replace_folded(graph, folded)
         if not _inline_if(graph, constants):
@@ -97,38 +89,6 @@ def prepare(model: onnx.ModelProto) -> Prepared:
         dtype=image.type.tensor_type.elem_type,
         batch=batch.dim_value or batch.dim_param,
     )
-
-
-def dependent_tensors(graph: onnx.GraphProto, sources: set[str]) -> set[str]:
-    """Return the tensors whose values depend on those of ``sources``; shapes alone are no dependence."""
-    dependent = set(sources)
-    for node in graph.node:
-        if node.op_type not in ("Shape", "Size") and not dependent.isdisjoint(_reads(node)):
-            dependent.update(name for name in node.output if name)
-    return dependent
-
-
-class _LazyConstants(dict[str, Array]):
-    """Initializers by name, decoded when first asked for: weights are large and mostly not needed."""
-
-    def __init__(self, tensors: Iterable[TensorProto]) -> None:
-        super().__init__()
-        self._tensors = {t.name: t for t in tensors}
-
-    def add(self, tensor: TensorProto) -> None:
-        """Know one more initializer."""
-        self._tensors.setdefault(tensor.name, tensor)
-
-    def __missing__(self, name: str) -> Array:
-        self[name] = numpy_helper.to_array(self._tensors[name])
-        return self[name]
-
-    def __contains__(self, name: object) -> bool:
-        return super().__contains__(name) or name in self._tensors
-
-    def get(self, name: str, default: Array | None = None) -> Array | None:  # type: ignore[override]
-        """Return the value of a constant, or ``default`` where ``name`` is none."""
-        return self[name] if name in self else default
 
 
 def _check(model: onnx.ModelProto) -> int:
@@ -205,99 +165,7 @@ def _image_input(graph: onnx.GraphProto) -> onnx.ValueInfoProto:
     return image
 
 
-def _observe(
-    model: onnx.ModelProto, image: onnx.ValueInfoProto, constants: _LazyConstants
-) -> tuple[dict[str, Shape], dict[str, Array]]:
-    """Run the model at two batch sizes; return every tensor's shape, and the values that no image can change.
-
-    Large weights are replaced by zeros of their shape: they decide no shape, and copying them would take longer than
-    all the rest. Nothing that depends on them is folded.
-    """
-    graph = model.graph
-    large = {t.name for t in graph.initializer if int(np.prod(t.dims)) * 4 > _SMALL_BYTES}
-    unknown = dependent_tensors(graph, {image.name} | large)
-    computed = [name for node in graph.node for name in node.output if name]
-    free = [name for name in computed if name not in unknown]
-    fixed = image.type.tensor_type.shape.dim
-    batches = (fixed[0].dim_value,) if fixed[0].dim_value else _BATCHES
-    size = tuple(d.dim_value for d in fixed[1:])
-    dtype = helper.tensor_dtype_to_np_dtype(image.type.tensor_type.elem_type)
-    session = _probe_session(model, large, computed, free)
-    runs = []
-    for batch in batches:
-        try:
-            runs.append(session.run(None, {image.name: np.zeros((batch, *size), dtype)}))
-        except Exception as error:  # onnxruntime raises its own types, all of them about the model
-            raise ExportError(f"the model does not run on a batch of {batch} images: {_first_line(error)}") from error
-    first, last = runs[0], runs[-1]
-    shapes: dict[str, Shape] = {t.name: tuple(t.dims) for t in graph.initializer}
-    shapes[image.name] = (fixed[0].dim_value or None, *size)
-    for name, a, b in zip(computed, first, last, strict=False):
-        shapes[name] = tuple(int(i) if i == j else None for i, j in zip(a, b, strict=True))
-    folded: dict[str, Array] = {}
-    observed = dict(zip(free, zip(first[len(computed) :], last[len(computed) :], strict=True), strict=True))
-    for name, (a, b) in observed.items():
-        if isinstance(a, np.ndarray) and np.array_equal(a, b) and a.nbytes <= MAX_FOLDED_BYTES:
-            folded[name] = a
-    _fix_reshapes(graph, shapes, constants, observed)
-    return shapes, folded
-
-
-def _probe_session(
-    model: onnx.ModelProto, large: set[str], computed: list[str], free: list[str]
-) -> onnxruntime.InferenceSession:
-    """Return a session of ``model`` whose outputs are the shapes of ``computed`` and the values of ``free``."""
-    import onnxruntime
-
-    zeros = []
-    small = []
-    for tensor in model.graph.initializer:
-        if tensor.name in large:
-            itemsize = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-            value = helper.make_tensor("value", tensor.data_type, [1], bytes(itemsize), raw=True)
-            small.append(numpy_helper.from_array(np.asarray(tensor.dims, np.int64), f"observed/shape of {tensor.name}"))
-            zeros.append(helper.make_node("ConstantOfShape", [small[-1].name], [tensor.name], value=value))
-        else:
-            small.append(tensor)
-    probes = [helper.make_node("Shape", [name], [f"observed/{i}"]) for i, name in enumerate(computed)]
-    outputs = [helper.make_tensor_value_info(probe.output[0], TensorProto.INT64, None) for probe in probes]
-    outputs += [onnx.ValueInfoProto(name=name) for name in free]
-    graph = helper.make_graph([*zeros, *model.graph.node, *probes], "probe", model.graph.input, outputs, small)
-    probe = helper.make_model(graph, opset_imports=model.opset_import, ir_version=max(model.ir_version, 7))
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ExportError(f"onnxruntime does not accept the model: {_first_line(error)}") from error
-
-
-def _fix_reshapes(
-    graph: onnx.GraphProto,
-    shapes: dict[str, Shape],
-    constants: _LazyConstants,
-    observed: dict[str, tuple[Array, Array]],
-) -> None:
-    """Give each Reshape a constant shape vector where its output has one: 0 for a batch that stays, -1 for one that not."""
-    for node in graph.node:
-        target = shapes.get(node.output[0], ())
-        if node.op_type != "Reshape" or not (node.input[1] in observed or node.input[1] in constants):
-            continue
-        sizes = [-1 if d is None else d for d in target]
-        if sizes.count(-1) > 1 or 0 in sizes:
-            continue
-        if keeps_batch(shapes[node.input[0]], target):
-            sizes[0] = 0
-        name = f"reshape/{'x'.join(map(str, sizes))}"
-        if name not in constants:
-            constants[name] = np.asarray(sizes, np.int64)
-            graph.initializer.append(numpy_helper.from_array(constants[name], name))
-        node.input[1] = name
-        del node.attribute[:]  # allowzero, which no size needs
-
-
-def _inline_if(graph: onnx.GraphProto, constants: _LazyConstants) -> bool:
+def _inline_if(graph: onnx.GraphProto, constants: LazyConstants) -> bool:
     """Replace each ``If`` whose condition is known by the branch taken; tell whether there was one."""
     nodes: list[onnx.NodeProto] = []
     changed = False
@@ -326,7 +194,7 @@ def _inline_if(graph: onnx.GraphProto, constants: _LazyConstants) -> bool:
 def _replace_folded(graph: onnx.GraphProto, folded: dict[str, Array]) -> None:
     """Remove the nodes whose outputs are all folded, and store the values that somebody still reads."""
     kept = [node for node in graph.node if not all(name in folded for name in node.output if name)]
-    read = {name for node in kept for name in _reads(node)} | {output.name for output in graph.output}
+    read = {name for node in kept for name in reads(node)} | {output.name for output in graph.output}
     graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in folded.items() if name in read)
     del graph.node[:]
     graph.node.extend(kept)
@@ -338,7 +206,7 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
     kept = []
     for node in reversed(graph.node):
         if not needed.isdisjoint(node.output):
-            needed.update(_reads(node))
+            needed.update(reads(node))
             kept.append(node)
     tensors = [t for t in graph.initializer if t.name in needed]
     del graph.node[:], graph.initializer[:]
@@ -358,20 +226,5 @@ def _refuse_what_did_not_fold(graph: onnx.GraphProto) -> None:
             )
 
 
-def _reads(node: onnx.NodeProto) -> set[str]:
-    """Return the tensors that a node reads, those captured by its subgraphs included."""
-    names = {name for name in node.input if name}
-    for attribute in node.attribute:
-        for subgraph in [attribute.g, *attribute.graphs]:
-            for inner in subgraph.node:
-                names |= _reads(inner)
-            names |= {output.name for output in subgraph.output}
-    return names
-
-
 def _show(shape: Sequence[int | None]) -> str:
     return "[" + ", ".join("N" if d is None else str(d) for d in shape) + "]"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:300]
