@@ -7,6 +7,8 @@
 from export.gradients import rules_activation, rules_arithmetic, rules_conv, rules_pooling, rules_reduction
 from export.gradients import rules_resample, rules_shape  # noqa: F401  (importing the modules fills the table)
 from export.gradients.explainer import add_input_gradient, build_explainer
+from export.gradients.grad_cam import build_grad_cam
+from export.gradients.guided import GUIDED
 from export.gradients.registry import NO_GRADIENT, RULES
 
-__all__ = ["NO_GRADIENT", "RULES", "add_input_gradient", "build_explainer"]
+__all__ = ["GUIDED", "NO_GRADIENT", "RULES", "add_input_gradient", "build_explainer", "build_grad_cam"]
