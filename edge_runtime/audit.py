@@ -21,7 +21,7 @@ from edge_runtime.errors import InputError, unknown
 from edge_runtime.explainer import Explainer, Explanation
 from edge_runtime.image_set import ImageSet, load_image_set
 from edge_runtime.latency import LatencySummary, summarize
-from edge_runtime.manifest import ExplainerPreset
+from edge_runtime.manifest import PRESETS, ExplainerPreset
 from edge_runtime.metrics import PERCENTAGES, gini, gradient_norm, road
 from edge_runtime.path import METHODS
 from edge_runtime.preprocess import normalize
@@ -164,10 +164,14 @@ def audit_bundle(
 
 
 def check_options(options: AuditOptions) -> None:
-    """Raise InputError for unknown methods and for percentages outside 0..100 or not ascending."""
+    """Raise InputError, before long work, for unknown names, percentages that do not ascend in 0..100, and bad seeds."""
     for method in options.methods:
         if method not in METHODS:
             raise unknown("method", method, METHODS)
+    if options.presets is not None and options.presets not in PRESETS:
+        raise unknown("preset", options.presets, PRESETS)
+    if options.seed < 0:
+        raise InputError(f"seed is {options.seed}; give a number of at least 0")
     levels = options.percentages
     ascending = all(low < high for low, high in itertools.pairwise(levels))
     if not levels or not ascending or not 0 <= levels[0] <= levels[-1] <= 100:
