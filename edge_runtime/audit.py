@@ -164,7 +164,7 @@ def audit_bundle(
 
 
 def check_options(options: AuditOptions) -> None:
-    """Raise InputError, before long work, for unknown names, percentages that do not ascend in 0..100, and bad seeds."""
+    """Raise InputError, before long work, for unknown names, a bad seed, and percentages not ascending in 0..100."""
     for method in options.methods:
         if method not in METHODS:
             raise unknown("method", method, METHODS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -123,10 +124,11 @@ class Explainer:
         result. ``preset``: parameters, or the name of a family of them ("paper", "authors-code"), instead of the
         bundle's own.
 
-        Raises InputError for an unknown method or preset, images that ``preprocess.check_batch`` refuses, a class out
-        of range, a negative seed and a chunk below 1.
+        Raises InputError for an unknown method or preset, parameters that cannot be, images that
+        ``preprocess.check_batch`` refuses, a class out of range, a negative seed and a chunk below 1.
         """
         parameters = self.preset(method, preset)
+        check_preset(parameters)
         check_batch(images, self._spec)
         classes = self._classes(images, target)
         # An image without a class still goes through the engine, so that batches keep their shape; its result is void.
@@ -271,6 +273,15 @@ def merge(outcome: _Outcome, where: NDArray[np.bool_], newer: _Outcome) -> _Outc
         values[where] = getattr(newer, field.name)
         merged[field.name] = values
     return _Outcome(**merged)
+
+
+def check_preset(preset: ExplainerPreset) -> None:
+    """Raise InputError for numbers that the schema's types allow but no path can have."""
+    limits = {"samples": (1, math.inf), "sigma": (0.0, math.inf), "tolerance": (0.0, math.inf)}
+    for name, (least, below) in limits.items():
+        value = getattr(preset, name)
+        if value is not None and not least <= value < below:
+            raise InputError(f"{name} is {value}; give a finite number of at least {least:g}")
 
 
 def check_target(target: ArrayLike, count: int, labels: tuple[str, ...]) -> NDArray[np.int64]:

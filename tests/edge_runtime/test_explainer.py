@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -15,7 +16,18 @@ from edge_runtime.explainer import MAX_SAMPLES, Explainer, even_step
 from edge_runtime.manifest import PRESETS, ExplainerPreset
 from edge_runtime.path import METHODS, Noise, baseline_image, sample_path
 from edge_runtime.preprocess import normalize
-from tests.edge_runtime.tiny_bundle import CLASSES, SIZE, SPEC, TinyNetwork, images, tiny_files, write_tiny_bundle
+from export.bundle import Contents, write_bundle
+from tests.edge_runtime.tiny_bundle import (
+    CLASSES,
+    LABELS,
+    SIZE,
+    SPEC,
+    TinyNetwork,
+    classifier_model,
+    images,
+    tiny_files,
+    write_tiny_bundle,
+)
 
 BATCH = normalize(images(5), SPEC)
 
@@ -203,6 +215,21 @@ def test_a_chunk_below_one(explainer: Explainer, chunk: int) -> None:
         explainer.explain(BATCH, chunk=chunk)
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"samples": 0}, "samples is 0; give a finite number of at least 1"),
+        ({"sigma": -0.1}, r"sigma is -0\.1"),
+        ({"sigma": float("nan")}, "sigma is nan"),
+        ({"tolerance": -1.0}, r"tolerance is -1\.0"),
+        ({"tolerance": float("inf")}, "tolerance is inf"),
+    ],
+)
+def test_parameters_that_cannot_be(explainer: Explainer, changes: dict[str, float], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        explainer.explain(BATCH, "ig", preset=msgspec.structs.replace(PRESETS["paper"]["ig"], **changes))
+
+
 def test_names_that_are_not_known(explainer: Explainer) -> None:
     with pytest.raises(InputError, match=r"unknown method 'gi'; nearest: .*ig"):
         explainer.explain(BATCH, "gi")
@@ -242,6 +269,17 @@ def test_a_bundle_without_explainer(tmp_path: Path, network: TinyNetwork) -> Non
     del files["explainer.onnx"]
     with pytest.raises(BundleError, match=r"holds no explainer\.onnx; export the bundle again with it"):
         Explainer(open_bundle(write_tiny_bundle(tmp_path / "bundle", files)))
+
+
+def test_the_built_graph_equals_the_hand_written_one(tmp_path: Path, network: TinyNetwork) -> None:
+    contents = Contents(name="built", input=SPEC, labels=LABELS, golden_images=BATCH)
+    bundle = open_bundle(write_bundle(tmp_path / "bundle", classifier_model(network), contents))
+    built = Explainer(bundle, threads=1)
+    for method in METHODS:
+        found = built.explain(BATCH, method, seed=2, chunk=20)
+        expected = oracle(network, found.preset, found.target, seed=2)
+        np.testing.assert_allclose(found.attribution, expected, atol=1e-5 * np.abs(expected).max())
+        np.testing.assert_allclose(found.logits, network.logits(BATCH), atol=1e-5)
 
 
 def test_an_explainer_with_another_interface(tmp_path: Path, network: TinyNetwork) -> None:
