@@ -24,7 +24,7 @@ def read_anchor(path: Path) -> Anchor | None:
     """Return the anchor beside the log, None where there is none to read."""
     try:
         return Anchor.parse(anchor_path(path).read_text(encoding="ascii"))
-    except (FileNotFoundError, UnicodeDecodeError, LogError):
+    except (OSError, UnicodeDecodeError, LogError):
         return None
 
 

@@ -40,10 +40,10 @@ CREATE TABLE record (
 CREATE TABLE head (sequence INTEGER NOT NULL, hash BLOB NOT NULL, seal BLOB, open INTEGER NOT NULL) STRICT;
 """
 
-# In this order: exclusive locking must be chosen before the first access in WAL mode.
+# Before the first access to the file, where exclusive locking must be chosen.
+OPENING: dict[str, int | str] = {"page_size": PAGE_BYTES, "locking_mode": "exclusive"}
+
 PRAGMAS: dict[str, int | str] = {
-    "page_size": PAGE_BYTES,
-    "locking_mode": "exclusive",
     # In WAL mode the same as "full"; a new file's switch to WAL uses a rollback journal, whose removal "full" does not
     # sync: if it came back after a power cut, recovery would roll the new log back to nothing.
     "synchronous": "extra",
@@ -104,10 +104,14 @@ class Store:
         self._db = apsw.Connection(str(path), vfs=vfs)
         try:
             self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-            for name, value in PRAGMAS.items():
-                self._db.pragma(name, value)
+            self._set(OPENING)
+            is_new = not self._db.pragma("application_id") and not self._db.execute("SELECT 1 FROM sqlite_schema").get
+            if not is_new:
+                check_schema(self._db, path)  # before a setting changes somebody else's database
+            self._set(PRAGMAS)
             self._db.set_wal_hook(self._on_commit)
-            self.log_id = self._prepare(path)
+            if is_new:
+                self._create()
             self._cap(path)
         except BaseException:
             self._db.close(True)
@@ -126,14 +130,9 @@ class Store:
             )
         self._db.pragma("max_page_count", self._budget.database_pages)
 
-    def _prepare(self, path: Path) -> bytes:
-        """Create the schema in a new file, check it in an old one; return the log's id."""
-        if not self._db.pragma("application_id") and not self._db.execute("SELECT 1 FROM sqlite_schema").get:
-            self._create()
-        check_schema(self._db, path)
-        log_id = self._db.execute("SELECT id FROM log").get
-        assert isinstance(log_id, bytes)
-        return log_id
+    def _set(self, pragmas: dict[str, int | str]) -> None:
+        for name, value in pragmas.items():
+            self._db.pragma(name, value)
 
     def _create(self) -> None:
         log_id = uuid.uuid4().bytes

@@ -200,10 +200,7 @@ class AuditLog:
                 self._begin_session(store, head, tail)
             else:
                 self._check_acknowledged(store, head)
-            store.begin()
-            store.insert((), self._seal(head))
-            store.commit()
-            store.checkpoint()
+            self._settle(store, head)
         except BaseException:
             store.abandon()
             raise
@@ -212,6 +209,18 @@ class AuditLog:
         self._attempt = None
         self._head = head
         return store
+
+    def _settle(self, store: Store, head: Anchor) -> None:
+        """Mark the log as open and make all of it durable; a log just found may wait for that until there is space."""
+        try:
+            store.begin()
+            store.insert((), self._seal(head))
+            store.commit()
+            store.checkpoint()
+        except apsw.FullError:
+            store.rollback()
+            if self._head is not None:
+                raise
 
     def _begin_session(self, store: Store, head: Anchor, tail: Sequence[Row]) -> None:
         if tail:
@@ -319,5 +328,6 @@ class AuditLog:
 
 
 def _reason(error: apsw.Error) -> str:
-    code = getattr(error, "extendedresult", 0)
-    return f"{error} ({apsw.mapping_extended_result_codes.get(code, type(error).__name__)})"
+    code = getattr(error, "extendedresult", None) or 0
+    name = apsw.mapping_extended_result_codes.get(code) or apsw.mapping_result_codes.get(code) or type(error).__name__
+    return f"{error} ({name})" if str(error) else str(name)

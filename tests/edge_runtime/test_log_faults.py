@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 
 from edge_runtime.errors import LogError
 from edge_runtime.log import Anchor, FrameRecord, Group, Lost, read, verify
+from edge_runtime.log.snapshot import wal_path
+from edge_runtime.log.store import MIN_BYTES
 from tests.edge_runtime.log_tools import copy_log, fill, frame, hooked, open_log, storage_error
 
 # What can go wrong at which operation.
@@ -115,3 +118,142 @@ def test_every_operation_may_fail(name: str, full_log: Path, tmp_path: Path) -> 
     assert trials >= len(DURATIONS)
     # A fault that outlasts the buffer must have cost records somewhere, or the sweep tested too little.
     assert losses > 0 or kind not in ("write", "sync")
+
+
+class Switch:
+    """A hook that fails every operation of one kind while it is on."""
+
+    def __init__(self, kind: str, code: int) -> None:
+        self.kind, self.code, self.on = kind, code, False
+        self.when_failing: Callable[[], None] = lambda: None
+
+    def __call__(self, kind: str, *_: Any) -> BaseException | None:
+        if kind != self.kind or not self.on:
+            return None
+        self.when_failing()
+        return storage_error(self.code)
+
+
+def test_a_full_disk_costs_what_the_buffer_cannot_hold_and_logging_resumes(tmp_path: Path) -> None:
+    path, disk = tmp_path / "audit.log", Switch("write", apsw.SQLITE_FULL)
+    group = Group(records=4, seconds=1e9, buffer=10)
+    with hooked(disk) as vfs, open_log(path, vfs, group=group) as log:
+        log.append(frame(0))
+        assert log.commit() == 1
+        disk.on = True
+        for number in range(1, 31):
+            log.append(frame(number))
+        assert log.commit() == 1, "nothing is acknowledged while the disk is full"
+        status = log.status
+        assert status.error == "SQLITE_FULL"
+        assert status.lost + status.pending == 30
+        assert status.lost > 0
+        disk.on = False
+        assert log.commit() == 1 + status.pending + 1
+        assert log.status.error is None
+    gaps = [entry.record for entry in read(path, kind="lost")]
+    assert [gap.count for gap in gaps if isinstance(gap, Lost)] == [status.lost]
+    assert verify(path).ok
+
+
+def test_a_transaction_whose_sync_failed_is_stored_once(tmp_path: Path) -> None:
+    """All its bytes are in the file, only the sync failed: reopening finds it, makes it durable, acknowledges it."""
+    path, disk = tmp_path / "audit.log", Switch("sync", apsw.SQLITE_IOERR_FSYNC)
+    with hooked(disk) as vfs, open_log(path, vfs) as log:
+        log.append(frame(0))
+        log.commit()
+        disk.on = True
+        log.append(frame(1))
+        assert log.commit() == 1
+        assert log.commit() == 1, "reopening needs a sync as well"
+        disk.on = False
+        log.append(frame(2))
+        assert log.commit() == 3
+    assert [entry.record.frame_id for entry in read(path) if isinstance(entry.record, FrameRecord)] == [
+        "frame-0",
+        "frame-1",
+        "frame-2",
+    ]
+
+
+def test_a_log_that_lost_acknowledged_records_acknowledges_nothing_more(tmp_path: Path) -> None:
+    """The disk fails a sync and drops what was synced before: a broken disk, and no reason to carry on as if not."""
+    path, disk = tmp_path / "audit.log", Switch("sync", apsw.SQLITE_IOERR_FSYNC)
+    disk.when_failing = lambda: wal_path(path).write_bytes(b"")
+    with hooked(disk) as vfs:
+        log = open_log(path, vfs)
+        for number in range(3):
+            log.append(frame(number))
+            log.commit()
+        disk.on = True
+        log.append(frame(3))
+        log.commit()
+        disk.on = False
+        for _ in range(2):
+            assert log.commit() == 3
+            assert "ends at record 0 after a storage error, not at the acknowledged 3" in str(log.status.error)
+        with pytest.raises(LogError, match="1 records could not be stored at the end"):
+            log.close()
+    assert "its end is missing" in str(verify(path).problem)
+
+
+def test_closing_on_a_full_disk_says_what_is_lost(tmp_path: Path) -> None:
+    path, disk = tmp_path / "audit.log", Switch("write", apsw.SQLITE_FULL)
+    with hooked(disk) as vfs:
+        log = open_log(path, vfs)
+        log.append(frame(0))
+        log.commit()
+        log.append(frame(1))
+        disk.on = True
+        with pytest.raises(LogError, match="1 records could not be stored at the end"):
+            log.close()
+        disk.on = False
+        with open_log(path, vfs) as log:
+            assert log.head.sequence == 1
+    assert verify(path).ok
+
+
+def test_a_log_cannot_be_created_on_a_full_disk(tmp_path: Path) -> None:
+    path, disk = tmp_path / "audit.log", Switch("write", apsw.SQLITE_FULL)
+    disk.on = True
+    with hooked(disk) as vfs:
+        with pytest.raises(LogError, match="cannot be opened"):
+            open_log(path, vfs)
+        disk.on = False
+        with open_log(path, vfs) as log:
+            log.append(frame(0))
+    assert verify(path).records == 1
+
+
+def test_an_existing_log_opens_on_a_full_disk_and_writes_once_there_is_space(tmp_path: Path) -> None:
+    path, disk = fill(tmp_path / "audit.log", 3), Switch("write", apsw.SQLITE_FULL)
+    disk.on = True
+    with hooked(disk) as vfs, open_log(path, vfs) as log:
+        log.append(frame(3))
+        assert log.commit() == 3
+        disk.on = False
+        assert log.commit() == 4
+    assert verify(path).records == 4
+
+
+def test_the_wal_stays_within_the_cap_when_the_database_cannot_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+    on = [False]
+
+    def database_is_full(kind: str, name: str, *_: Any) -> BaseException | None:
+        return storage_error(apsw.SQLITE_FULL) if on[0] and (kind, name) == ("write", "audit.log") else None
+
+    with hooked(database_is_full) as vfs, open_log(path, vfs, group=Group(records=8, seconds=1e9, buffer=16)) as log:
+        on[0] = True
+        for number in range(600):
+            log.append(frame(number, 3000))
+        log.commit()
+        assert log.status.lost > 0
+        assert log.status.error
+        assert sum(part.stat().st_size for part in tmp_path.iterdir()) <= MIN_BYTES
+        on[0] = False
+        log.commit()
+        assert log.status.error is None
+    result = verify(path)
+    assert result.ok
+    assert result.lost == log.status.lost
