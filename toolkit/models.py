@@ -21,7 +21,7 @@ MAX_WIDTH = 16.0
 
 # Channels of the convolutions of each stage; every stage ends in a 2x2 max-pool.
 _VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-_VGG_SMALL = ((32, 32), (64, 64), (128, 128), (128, 128))
+_VGG_SMALL = ((16, 16), (32, 32), (64, 64), (64, 64))
 
 
 class VGG(nn.Module):

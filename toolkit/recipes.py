@@ -24,7 +24,8 @@ class TrainConfig:
 
     ``momentum`` is used by sgd only. ``adversarial`` replaces every batch by attacked images. ``train_mode_epochs``
     switches the network to evaluation mode (no dropout) after so many epochs, as the authors' code does by accident.
-    ``amp`` (bfloat16) and ``channels_last`` take effect on CUDA only. ``device`` is cpu, cuda, or auto.
+    ``amp`` (bfloat16) takes effect on CUDA only, ``channels_last`` names the kinds of device that use this memory
+    layout. ``device`` is cpu, cuda, or auto.
     """
 
     epochs: int = 100
@@ -39,7 +40,7 @@ class TrainConfig:
     adversarial: PgdConfig | None = None
     train_mode_epochs: int | None = None
     amp: bool = True
-    channels_last: bool = True
+    channels_last: tuple[str, ...] = ("cuda",)
     device: str = "auto"
     seed: int = 0
 
@@ -154,6 +155,7 @@ def _fast(architecture: str, dataset: str, fine_tune: bool) -> TrainConfig:
         schedule="one-cycle",
         augmentation="light",
         label_smoothing=0.05,
+        channels_last=("cpu", "cuda"),  # on a CPU 20 to 25 % faster for the small VGG, but slower for wide networks
     )
     return replace(config, epochs=2, learning_rate=0.01) if fine_tune else config
 

@@ -242,7 +242,7 @@ def _loaded(session: _Session, epoch: int, generator: torch.Generator) -> Iterat
         augment=recipes.AUGMENTATIONS[config.augmentation],
         device=session.device,
     )
-    layout = torch.channels_last if _channels_last(config, session.device) else torch.contiguous_format
+    layout = torch.channels_last if session.device.type in config.channels_last else torch.contiguous_format
     for pixels, labels in batches:
         inputs = prepare(pixels, spec).contiguous(memory_format=layout)
         if config.adversarial is not None:
@@ -272,12 +272,8 @@ def _diverged(session: _Session, epoch: int, what: str) -> RunError:
 
 
 def _placed(model: nn.Module, config: TrainConfig, device: torch.device) -> nn.Module:
-    layout = torch.channels_last if _channels_last(config, device) else torch.preserve_format
+    layout = torch.channels_last if device.type in config.channels_last else torch.preserve_format
     return model.to(device).to(memory_format=layout)
-
-
-def _channels_last(config: TrainConfig, device: torch.device) -> bool:
-    return config.channels_last and device.type == "cuda"
 
 
 def _check_data(dataset: Dataset, info: RunInfo) -> None:

@@ -21,7 +21,7 @@ def pixels(images: Tensor) -> Tensor:
 
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
-    return models.build("vgg_small", 4, width=0.25, input_size=16).eval()
+    return models.build("vgg_small", 4, width=0.5, input_size=16).eval()
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def test_width_scales_resnet18_and_one_is_torchvisions() -> None:
 
 @pytest.mark.parametrize("size", [16, 48, 64])
 def test_input_size_is_a_parameter(size: int) -> None:
-    assert models.build("vgg_small", 4, width=0.25, input_size=size)(torch.rand(2, 3, size, size)).shape == (2, 4)
+    assert models.build("vgg_small", 4, width=0.5, input_size=size)(torch.rand(2, 3, size, size)).shape == (2, 4)
 
 
 @pytest.mark.parametrize(("name", "size"), FAMILIES.items())

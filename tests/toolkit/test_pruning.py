@@ -44,7 +44,7 @@ def test_l1_of_the_paper_prunes_convolutions_and_the_output_layer() -> None:
 
 
 def test_l1_takes_the_smallest_weights_of_each_layer() -> None:
-    model = models.build("vgg_small", 4, width=0.25)
+    model = models.build("vgg_small", 4, width=0.5)
     pruned = pruning.prune(model, "l1", 0.5)
     for before, after in zip(pruning.prunable_layers(model), pruning.prunable_layers(pruned), strict=True):
         gone = after.weight == 0
@@ -66,7 +66,7 @@ def test_amount_keeps_the_presets_ratio_between_layers() -> None:
 
 
 def test_the_original_stays_as_it_is_and_masks_become_zeros() -> None:
-    model = models.build("vgg_small", 4, width=0.25)
+    model = models.build("vgg_small", 4, width=0.5)
     pruned = pruning.prune(model, "global")
     assert not pruning.masked_weights(model)
     assert len(pruning.masked_weights(pruned)) == 9
@@ -79,7 +79,7 @@ def test_the_original_stays_as_it_is_and_masks_become_zeros() -> None:
 
 
 def test_masks_are_derived_again_from_stored_zeros() -> None:
-    pruned = pruning.prune(models.build("vgg_small", 4, width=0.25), "l1")
+    pruned = pruning.prune(models.build("vgg_small", 4, width=0.5), "l1")
     expected = {name: mask.clone() for name, mask in pruned.named_buffers() if name.endswith("_mask")}
     pruning.make_permanent(pruned)
     pruning.masks_from_zeros(pruned)
@@ -138,9 +138,7 @@ def test_channel_pruning_keeps_the_channels_of_largest_norm() -> None:
 
 
 def test_a_network_that_torch_pruning_cannot_follow_is_one_clear_line() -> None:
-    with pytest.raises(
-        InputError, match=r"does not work on ShuffleNetV2 \(ZeroDivisionError.*; use l1 or"
-    ):
+    with pytest.raises(InputError, match=r"does not work on ShuffleNetV2 \(ZeroDivisionError.*; use l1 or"):
         pruning.prune(models.build("shufflenet_v2_x0_5", 4), "channel")
 
 
@@ -149,16 +147,16 @@ def test_running_out_of_memory_is_one_clear_line(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(pruning, "_remove_channels", lambda *_: bytearray(pruning.MEMORY_LIMIT + (1 << 30)))
     before = resource.getrlimit(resource.RLIMIT_AS)
     with pytest.raises(InputError, match="channel pruning of VGG needs more than 4 GB; use l1"):
-        pruning.prune(models.build("vgg_small", 4, width=0.25), "channel")
+        pruning.prune(models.build("vgg_small", 4, width=0.5), "channel")
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 def test_a_masked_network_can_be_pruned_again() -> None:
-    once = pruning.prune(models.build("vgg_small", 4, width=0.25), "l1")
+    once = pruning.prune(models.build("vgg_small", 4), "l1")
     twice = pruning.prune(once, "channel")
     assert pruning.masked_weights(once)
     assert not pruning.masked_weights(twice)
-    assert evaluation.count(twice).macs <= evaluation.count(once).macs / 2
+    assert evaluation.count(twice).macs <= evaluation.count(once).macs / 3
 
 
 def test_attention_projections_are_left_alone() -> None:
@@ -186,7 +184,7 @@ def test_the_last_prunable_layer_is_the_output_layer(name: str) -> None:
 )
 def test_bad_arguments(method: str, amount: float | None, preset: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        pruning.prune(models.build("vgg_small", 4, width=0.25), method, amount, preset=preset)
+        pruning.prune(models.build("vgg_small", 4, width=0.5), method, amount, preset=preset)
 
 
 def test_every_method_stands_in_every_preset() -> None:
@@ -195,5 +193,5 @@ def test_every_method_stands_in_every_preset() -> None:
 
 def test_pruning_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    pruning.prune(models.build("vgg_small", 4, width=0.25), "channel")
+    pruning.prune(models.build("vgg_small", 4, width=0.5), "channel")
     assert list(tmp_path.iterdir()) == []
