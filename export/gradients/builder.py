@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,15 @@ def keeps_batch(source: Sequence[int | None], target: Sequence[int | None]) -> b
         return False
     rest = [*source[1:], *target[1:]]
     return None not in rest and np.prod(source[1:]) == np.prod(target[1:])  # type: ignore[arg-type]
+
+
+def meant(stored: float) -> float:
+    """Return the number behind an attribute, which ONNX stores as float32: 1/6 for 0.16666667, 0.01 for 0.0099999998.
+
+    Rounded to float32 it is the stored value again; only models in double see the difference.
+    """
+    simple = float(Fraction(stored).limit_denominator(1000)) if np.isfinite(stored) else stored
+    return simple if np.float32(simple) == np.float32(stored) else float(str(np.float32(stored)))
 
 
 @dataclass(frozen=True)
@@ -302,8 +312,10 @@ class Op:
         self._attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
     def attr(self, name: str, default: Any = None) -> Any:
-        """Return an attribute's value (strings decoded), or ``default``."""
+        """Return an attribute's value (strings decoded, numbers as meant), or ``default``."""
         value = self._attributes.get(name, default)
+        if isinstance(value, float):
+            return meant(value)
         return value.decode() if isinstance(value, bytes) else value
 
     def has(self, index: int) -> bool:
