@@ -130,6 +130,7 @@ def device(config: TrainConfig) -> torch.device:
 
 
 def _paper(architecture: str, dataset: str, fine_tune: bool) -> TrainConfig:
+    """As published, except that ResNet-18 does not start from ImageNet weights, which would have to be downloaded."""
     config = TrainConfig()
     if architecture == "resnet18":
         config = replace(config, optimizer="ranger", learning_rate=1e-4, batch=8, weight_decay=0.0)

@@ -86,10 +86,8 @@ def train(
     TrainingStoppedError on Ctrl-C, DataError for data that does not fit.
     """
     folder = Path(folder)
-    check_target(folder, marker=runs.INFO, force=force, error=RunError)
+    check_output(folder, force=force)
     partial = runs.partial_folder(folder)
-    if partial.exists() and not force:
-        raise RunError(f"{partial} holds an unfinished training; continue with --resume or start over with --force")
     info = RunInfo(variant=variant, input=input_spec(dataset), labels=dataset.labels, dataset_digest=dataset.digest)
     _check_data(dataset, info)
     device = recipes.device(config)
@@ -113,14 +111,24 @@ def train(
     return _finish(_Session(dataset, folder, plan, model, optimizer, [], progress))
 
 
+def check_output(folder: Path, *, force: bool = False) -> None:
+    """Raise RunError unless :func:`train` may write the run ``folder``: for a check before the data are read."""
+    check_target(folder, marker=runs.INFO, force=force, error=RunError)
+    partial = runs.partial_folder(folder)
+    if partial.exists() and not force:
+        raise RunError(f"{partial} holds an unfinished training; continue with --resume or start over with --force")
+
+
 def resume(folder: str | PathLike[str], dataset: Dataset, *, progress: Report | None = None) -> Trained:
     """Continue the unfinished training of ``folder`` after its last complete epoch, with the options it began with.
 
-    Raises RunError where there is none, or where ``dataset`` is not the one it began with.
+    Raises RunError where there is none, where ``dataset`` is not the one it began with, or where another run has
+    taken its name since.
     """
     folder = Path(folder)
     saved = checkpoint.load(runs.partial_folder(folder))
     plan = saved.header.plan
+    check_target(folder, marker=runs.INFO, force=plan.replace, error=RunError)
     if dataset.digest != plan.info.dataset_digest:
         raise RunError(f"{folder} began with other images than {dataset.spec!r} now has; use {plan.dataset_spec!r}")
     device = recipes.device(plan.config)

@@ -147,7 +147,7 @@ def test_smooth_grad_without_noise_is_the_gradient(model: nn.Module) -> None:
 
 
 def test_an_unknown_method_is_refused(model: nn.Module) -> None:
-    preset = msgspec.structs.replace(PRESETS["paper"]["vg"], method="gc")  # type: ignore[arg-type]
+    preset = msgspec.structs.replace(PRESETS["paper"]["vg"], method="gc")
     with pytest.raises(InputError, match="unknown method 'gc'"):
         evaluation.captum_explain(model, IMAGES, preset, TARGET, SPEC)
 

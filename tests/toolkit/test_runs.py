@@ -22,7 +22,7 @@ IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 def info(architecture: str = "vgg_small", width: float = 0.5, pruned: str = "none") -> RunInfo:
-    variant = Variant(dataset="squares", architecture=architecture, width=width, pruning=pruned)  # type: ignore[arg-type]
+    variant = Variant(dataset="squares", architecture=architecture, width=width, pruning=pruned)
     spec = InputSpec(height=32, width=32, mean=MEAN, std=STD)
     return RunInfo(variant=variant, input=spec, labels=LABELS, dataset_digest="0" * 64)
 

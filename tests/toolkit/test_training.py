@@ -46,7 +46,7 @@ def without_times(run: Path) -> list[dict[str, object]]:
 
 def stop_and_resume(dataset: Dataset, run: Path, config: TrainConfig, variant: Variant, model: object = None) -> None:
     with pytest.raises(TrainingStoppedError, match=r"2 of 4 epochs are kept .* --resume"):
-        training.train(dataset, run, config, variant, model, progress=StopAfter(2))  # type: ignore[arg-type]
+        training.train(dataset, run, config, variant, model, progress=StopAfter(2))
     assert not run.exists()
     assert len(runs.load_history(runs.partial_folder(run))) == 2
     training.resume(run, dataset)
@@ -89,7 +89,7 @@ def test_resuming_a_pruned_network_is_bit_identical(tmp_path: Path, method: str)
         architecture="vgg_small",
         width=0.5,
         input_size=16,
-        pruning=method,  # type: ignore[arg-type]
+        pruning=method,
         timing="pre",
     )
 
@@ -209,6 +209,15 @@ def test_resuming_with_other_images_is_refused(tmp_path: Path) -> None:
         training.resume(tmp_path / "run", other)
 
 
+def test_resuming_does_not_replace_a_run_that_came_in_between(tmp_path: Path) -> None:
+    with pytest.raises(TrainingStoppedError):
+        training.train(DATASET, tmp_path / "run", QUICK, VARIANT, progress=StopAfter(0))
+    (tmp_path / "run").mkdir()
+    with pytest.raises(RunError, match="already exists"):
+        training.resume(tmp_path / "run", DATASET)
+    assert training.pending(tmp_path / "run").config == QUICK
+
+
 def test_a_damaged_checkpoint_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(TrainingStoppedError):
         training.train(DATASET, tmp_path / "run", QUICK, VARIANT, progress=StopAfter(0))
@@ -274,7 +283,7 @@ def test_schedules_stay_between_0_and_1(name: str) -> None:
 )
 def test_bad_configurations_are_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        TrainConfig(**values)  # type: ignore[arg-type]
+        TrainConfig(**values)
     with pytest.raises(InputError, match="unknown training preset 'pape'; nearest: paper"):
         recipes.preset("pape")
 
