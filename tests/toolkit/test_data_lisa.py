@@ -254,5 +254,6 @@ def test_real_native_crops_from_the_zip(shared_data: Path) -> None:
     assert dataset.skipped == ()
     assert (len(dataset.train), len(dataset.test)) == (4288, 798)
     packed = load(f"lisa:{shared_data / 'lisa'}?classes=14", split="paper")
-    np.testing.assert_array_equal(dataset.test.images, packed.test.images)
+    # Versions of Pillow round some bilinear pixels to the other side.
+    np.testing.assert_allclose(dataset.test.images.astype(int), packed.test.images, rtol=0, atol=1)
     np.testing.assert_array_equal(dataset.test.labels, packed.test.labels)
