@@ -10,7 +10,7 @@ import numpy as np
 
 from calibration.sampling import balanced_sample
 from edge_runtime.bundle import AuditSet
-from edge_runtime.errors import BundleError, InputError, RunError, unknown
+from edge_runtime.errors import BundleError, InputError, unknown
 from edge_runtime.folders import check_target
 from edge_runtime.manifest import MANIFEST, PRESETS
 from edge_runtime.preprocess import normalize
@@ -118,7 +118,7 @@ def prune(
 
     Raises RunError for a run that cannot be read or written, InputError for a network that is pruned already.
     """
-    check_target(out, marker=runs.INFO, force=force, error=RunError)
+    training.check_output(out, force=force)
     model, info = runs.load(run)
     if info.variant.pruning != "none":
         raise InputError(f"{run} is pruned already ({info.variant.label}); prune the run that it came from")

@@ -1,37 +1,49 @@
-"""A data set that trains in a second: blurred coloured squares, 16 x 16 pixels."""
+"""A run and a bundle, small and quickly trained, made by the command line itself."""
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable
+from pathlib import Path
 
-import numpy as np
 import pytest
 
-from edge_runtime.variant import Variant
-from toolkit.data import Dataset, Split
+from toolkit.cli import main
 
-COLOURS = np.array([[220, 40, 40], [40, 200, 60], [50, 60, 220], [210, 210, 60]])
-
-
-def squares(count: int, seed: int, size: int = 16) -> Split:
-    """``count`` images of ``size`` x ``size`` pixels; the class is the colour of the square."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, len(COLOURS), count)
-    images = rng.integers(0, 256, (count, size, size, 3))
-    corners = rng.integers(1, size // 2, (count, 2))
-    for image, label, (top, left) in zip(images, labels, corners, strict=True):
-        patch = image[top : top + size // 3, left : left + size // 3]
-        patch[:] = (patch + 3 * COLOURS[label]) // 4
-    return Split(images.astype(np.uint8), labels.astype(np.int64), None)
+Outcome = tuple[int, str, str]
+TINY = "rendered?train=132&validation=44&test=66"
 
 
-@pytest.fixture(scope="session")
-def tiny_dataset() -> Dataset:
-    parts = squares(203, 0), squares(40, 1), squares(80, 2)
-    digest = hashlib.sha256(b"".join(part.images.tobytes() for part in parts)).hexdigest()
-    return Dataset("squares", "squares", ("red", "green", "blue", "yellow"), *parts, digest)
+def call(*arguments: object) -> int:
+    """Run the command line in this process and return its exit code."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    return int(stop.value.code or 0)
 
 
 @pytest.fixture
-def tiny_variant() -> Variant:
-    return Variant(dataset="squares", architecture="vgg_small", width=0.25, input_size=16)
+def roadworthy(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run the command line in this process; returns exit code, stdout, stderr."""
+
+    def run(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        code = call(*arguments)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs on few rendered signs; read only."""
+    out = tmp_path_factory.mktemp("runs") / "natural"
+    assert call("train", "--data", TINY, "--width", 0.25, "--epochs", 2, "--device", "cpu", "--out", out) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its bundle; read only."""
+    out = tmp_path_factory.mktemp("bundles") / "natural"
+    assert call("export", tiny_run, "--data", TINY, "--audit-images", 8, "--no-baselines", "--out", out) == 0
+    return out

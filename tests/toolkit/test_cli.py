@@ -14,20 +14,6 @@ from toolkit.cli import COMMANDS, Command, cli, main, require
 Outcome = tuple[int, str, str]
 
 
-@pytest.fixture
-def roadworthy(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Run the command line in this process; returns exit code, stdout, stderr."""
-
-    def run(*arguments: object) -> Outcome:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return run
-
-
 def one_line(error: str) -> str:
     lines = error.splitlines()
     assert len(lines) == 1, error

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 import msgspec
 
-from edge_runtime.errors import RunError
-from edge_runtime.folders import check_target
 from edge_runtime.variant import Pruning as PruningName
 from toolkit.cli.options import FOLDER, examples, force_option, json_option, stack
 from toolkit.cli.progress import bars, reading_report, training_report
@@ -78,7 +76,7 @@ out_option = click.option("--out", "-o", type=FOLDER, required=True, help="Run f
 @force_option
 def train(out: Path, resume: bool, force: bool, **options: Any) -> None:
     """Train a classifier into a run folder; a checkpoint is kept after every epoch."""
-    from toolkit import pipeline, runs, training
+    from toolkit import pipeline, training
 
     if resume:
         plan = training.pending(out)
@@ -87,7 +85,7 @@ def train(out: Path, resume: bool, force: bool, **options: Any) -> None:
             trained = training.resume(out, dataset, progress=training_report(progress, out.name))
     else:
         # What can be wrong is found before the data are read, which may take minutes.
-        check_target(out, marker=runs.INFO, force=force, error=RunError)
+        training.check_output(out, force=force)
         spec = options["spec"] or DEFAULT_DATA
         config = training_config(options, options["architecture"], spec)
         prune_first = pipeline.Pruning(options["method"], options["amount"]) if options["method"] else None
@@ -125,9 +123,9 @@ def train(out: Path, resume: bool, force: bool, **options: Any) -> None:
 @force_option
 def prune(run: Path, method: str, fine_tune: int | None, out: Path, force: bool, **options: Any) -> None:
     """Prune a trained run into a new one: l1, global and layered zero weights, channel removes channels."""
-    from toolkit import pipeline, runs
+    from toolkit import pipeline, runs, training
 
-    check_target(out, marker=runs.INFO, force=force, error=RunError)
+    training.check_output(out, force=force)
     variant = runs.load_info(run).variant
     how = pipeline.Pruning(method, options["amount"])
     if fine_tune == 0:
