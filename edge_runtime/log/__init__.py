@@ -9,6 +9,7 @@ from edge_runtime.log.buffer import Group
 from edge_runtime.log.chain import Anchor
 from edge_runtime.log.reader import LoggedRecord, read
 from edge_runtime.log.record import (
+    KINDS,
     EventRecord,
     Evicted,
     ExplainerReading,
@@ -22,6 +23,7 @@ from edge_runtime.log.verification import VerifyResult, verify
 from edge_runtime.log.writer import AuditLog, LogStatus
 
 __all__ = [
+    "KINDS",
     "Anchor",
     "AuditLog",
     "EventRecord",

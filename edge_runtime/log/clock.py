@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from pathlib import Path
 STEP_SECONDS = 0.5
 
 
+@functools.cache
 def _boot_id() -> str | None:
+    """Return the boot's id; read once, for no process outlives its boot."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:

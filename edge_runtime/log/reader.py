@@ -33,25 +33,28 @@ def read(path: str | Path, *, last: int | None = None, kind: str | None = None) 
     Verifies nothing beyond each record's form. Raises LogError where there is no log, or a record cannot be read.
     """
     path = Path(path)
-    sequence = 0
     with open_snapshot(path) as db:
-        try:
-            identities = _identities(db)
-            first = 0 if last is None else _nth_from_the_end(db, last, kind)
-            for row in rows(db, "WHERE sequence >= ?1 AND (?2 IS NULL OR kind = ?2) ORDER BY sequence", (first, kind)):
-                sequence = row.sequence
-                stamp, record = decode_body(row.kind, row.body, row.image, row.saliency)
-                yield LoggedRecord(sequence, row.kind, stamp, record, identities[stamp.identity], row.hash)
-        except apsw.Error as error:
-            raise LogError(
-                f"{path} cannot be read after record {sequence}: {error}; see roadworthy log verify"
-            ) from error
-        except KeyError as error:
-            raise LogError(
-                f"{path}: record {sequence} names an identity that the log does not hold: {error}"
-            ) from error
-        except LogError as error:
-            raise LogError(f"{path}: record {sequence}: {error}") from error
+        yield from records(db, path, last=last, kind=kind)
+
+
+def records(
+    db: apsw.Connection, path: Path, *, last: int | None = None, kind: str | None = None
+) -> Iterator[LoggedRecord]:
+    """Yield the records of a snapshot; see :func:`read`."""
+    sequence = 0
+    try:
+        identities = _identities(db)
+        first = 0 if last is None else _nth_from_the_end(db, last, kind)
+        for row in rows(db, "WHERE sequence >= ?1 AND (?2 IS NULL OR kind = ?2) ORDER BY sequence", (first, kind)):
+            sequence = row.sequence
+            stamp, record = decode_body(row.kind, row.body, row.image, row.saliency)
+            if stamp.identity not in identities:
+                raise LogError(f"it names an identity that the log does not hold: {stamp.identity}")
+            yield LoggedRecord(sequence, row.kind, stamp, record, identities[stamp.identity], row.hash)
+    except apsw.Error as error:
+        raise LogError(f"{path} cannot be read after record {sequence}: {error}; see roadworthy log verify") from error
+    except LogError as error:
+        raise LogError(f"{path}: record {sequence}: {error}") from error
 
 
 def _nth_from_the_end(db: apsw.Connection, count: int, kind: str | None) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 import apsw
 
 from edge_runtime.log import AuditLog, ExplainerReading, FrameRecord, Group, LogIdentity
+from edge_runtime.log.clock import Clock
 from edge_runtime.log.store import MIN_BYTES
 from edge_runtime.log.writer import Surroundings
 
@@ -59,6 +60,22 @@ def copy_log(path: Path, folder: Path) -> Path:
     for part in path.parent.glob(f"{path.name}*"):
         shutil.copyfile(part, folder / part.name)
     return folder / path.name
+
+
+@dataclass
+class Watch:
+    """Clocks that stand where they are set."""
+
+    wall: int = 1_800_000_000 * 10**9
+    monotonic: int = 50 * 10**9
+    boot: str | None = "first"
+
+    def clock(self) -> Clock:
+        return Clock(lambda: self.wall, lambda: self.monotonic, lambda: self.boot)
+
+    def advance(self, seconds: float, wall_seconds: float | None = None) -> None:
+        self.monotonic += int(seconds * 1e9)
+        self.wall += int((seconds if wall_seconds is None else wall_seconds) * 1e9)
 
 
 _names = itertools.count()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,13 +29,13 @@ from edge_runtime.log import (
     verify,
 )
 from edge_runtime.log.anchor_file import anchor_path, read_anchor
-from edge_runtime.log.clock import Clock, Moment, step_seconds
+from edge_runtime.log.clock import Moment, step_seconds
 from edge_runtime.log.record import Stamp, decode_body, encode_body, encode_record
 from edge_runtime.log.snapshot import wal_path
 from edge_runtime.log.store import MIN_BYTES
 from edge_runtime.log.writer import Surroundings
 from edge_runtime.variant import Variant
-from tests.edge_runtime.log_tools import EVERY_CALL, IDENTITY, copy_log, fill, frame, hooked, open_log
+from tests.edge_runtime.log_tools import EVERY_CALL, IDENTITY, Watch, copy_log, fill, frame, hooked, open_log
 
 FULL = FrameRecord(
     frame_id="camera0/000123",
@@ -294,22 +293,6 @@ def test_records_that_fit_no_schema_are_refused(record: FrameRecord, message: st
 
 
 # --- clocks -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Watch:
-    """Clocks that stand where they are set."""
-
-    wall: int = 1_800_000_000 * 10**9
-    monotonic: int = 50 * 10**9
-    boot: str | None = "first"
-
-    def clock(self) -> Clock:
-        return Clock(lambda: self.wall, lambda: self.monotonic, lambda: self.boot)
-
-    def advance(self, seconds: float, wall_seconds: float | None = None) -> None:
-        self.monotonic += int(seconds * 1e9)
-        self.wall += int((seconds if wall_seconds is None else wall_seconds) * 1e9)
 
 
 def test_a_clock_that_jumps_backwards_is_noted_and_the_order_kept(tmp_path: Path) -> None:
