@@ -4,8 +4,16 @@
 ``prepare`` what comes before it and ``explainer`` what is built on top.
 """
 
-from export.gradients import rules_activation, rules_arithmetic, rules_conv, rules_pooling, rules_reduction
-from export.gradients import rules_resample, rules_shape  # noqa: F401  (importing the modules fills the table)
+from export.gradients import (  # noqa: F401  (importing the modules fills the table)
+    rules_activation,
+    rules_arithmetic,
+    rules_conv,
+    rules_pooling,
+    rules_reduction,
+    rules_resample,
+    rules_select,
+    rules_shape,
+)
 from export.gradients.explainer import add_input_gradient, build_explainer
 from export.gradients.grad_cam import build_grad_cam
 from export.gradients.guided import GUIDED

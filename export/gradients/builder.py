@@ -20,6 +20,17 @@ Array = npt.NDArray[Any]
 STEEP = float(2**100)
 
 
+class UnsupportedCaseError(Exception):
+    """Raised by a rule for a node that it has no gradient for: why, and what to do. The walk adds which node."""
+
+
+def static(size: int | None) -> int:
+    """Return the size of an axis that a rule needs to know; raise UnsupportedCaseError where it follows the batch."""
+    if size is None:
+        raise UnsupportedCaseError("it works along an axis that follows the batch; keep the images of a batch apart")
+    return size
+
+
 def keeps_batch(source: Sequence[int | None], target: Sequence[int | None]) -> bool:
     """Tell whether a reshape from ``source`` to ``target`` leaves the leading axis, the batch, alone."""
     if not source or not target or source[0] is not None or target[0] is not None:
@@ -41,8 +52,8 @@ def meant(stored: float) -> float:
 class Phases:
     """A gradient on a strided grid: ``parts[(r, c)]`` holds the rows r, r + stride, ... and columns c, c + stride, ...
 
-    ``shape`` is the full [N, C, H, W]. Missing parts are zero. Strided convolutions and poolings make them; adding two of them
-    part by part before interleaving saves an interleave for each residual branch.
+    ``shape`` is the full [N, C, H, W]. Missing parts are zero. Strided convolutions and poolings make them; adding
+    two of them part by part before interleaving saves an interleave for each residual branch.
     """
 
     stride: tuple[int, int]
@@ -150,7 +161,7 @@ class Builder:
         dynamic = sum(d is None for d in shape)
         if dynamic == 0 and 0 in shape or dynamic > 1:
             if like is None:
-                raise ValueError(f"cannot reshape to {tuple(shape)}: more than one axis follows the batch")
+                raise UnsupportedCaseError("more than one axis follows the batch; fold the batch into one axis only")
             return self.emit("Reshape", [x, self.emit("Shape", [like])])
         sizes = [-1 if d is None else d for d in shape]
         if source is not None and keeps_batch(source, shape):
@@ -162,7 +173,12 @@ class Builder:
         return x if list(perm) == list(range(len(perm))) else self.emit("Transpose", [x], perm=list(perm))
 
     def slice(
-        self, x: str, axes: Sequence[int], starts: Sequence[int], ends: Sequence[int], steps: Sequence[int] | None = None
+        self,
+        x: str,
+        axes: Sequence[int],
+        starts: Sequence[int],
+        ends: Sequence[int],
+        steps: Sequence[int] | None = None,
     ) -> str:
         """Emit a Slice with constant bounds."""
         bounds = [self.ints(starts), self.ints(ends), self.ints(axes)]
@@ -296,7 +312,7 @@ class Builder:
 
 
 def blocked(shape: Shape) -> bool:
-    """Tell whether onnxruntime's CPU provider keeps a tensor of this shape in its blocked layout, [N, C / 16, H, W, 16]."""
+    """Tell whether onnxruntime's CPU provider keeps a tensor of this shape in its layout [N, C / 16, H, W, 16]."""
     return len(shape) == 4 and shape[1] is not None and shape[1] >= 16 and None not in shape[2:]
 
 
@@ -360,7 +376,7 @@ class Op:
         return self.b.emit("HardSigmoid", [x], alpha=scale * STEEP, beta=offset * STEEP)
 
     def scaled(self, x: str, shape: Shape, scale: float, offset: float = 0.0) -> str:
-        """Emit scale * x + offset; for feature maps as a 1x1 depthwise convolution, which stays in the blocked layout."""
+        """Emit scale * x + offset; for feature maps as a 1x1 depthwise convolution: it keeps the blocked layout."""
         if not blocked(shape):
             x = x if scale == 1.0 else self.mul(x, scale)
             return x if offset == 0.0 else self.add(x, offset)

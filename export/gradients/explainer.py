@@ -51,8 +51,8 @@ def build_explainer(model: onnx.ModelProto) -> onnx.ModelProto:
     p = prepare(model)
     if p.shapes[p.image][0] is not None:
         raise ExportError(
-            f"input {p.image!r} has a fixed batch of {p.shapes[p.image][0]}; the explainer evaluates many points at once:"
-            " export the model with a dynamic batch"
+            f"input {p.image!r} has a fixed batch of {p.shapes[p.image][0]};"
+            " the explainer evaluates many points at once: export the model with a dynamic batch"
         )
     b = new_builder(p, "N*K")
     _rename_tensor(p, {p.image: "grad/points", p.logits: "logits"})
@@ -82,7 +82,9 @@ def build_explainer(model: onnx.ModelProto) -> onnx.ModelProto:
     for name, values in (("attribution", rows), ("magnitude", b.emit("Abs", [rows]))):
         total = b.emit("MatMul", [weight, values])
         b.nodes.append(
-            helper.make_node("Reshape", [total, b.ints([-1, *(d or 0 for d in p.shapes[p.image][1:])])], [name], name=name)
+            helper.make_node(
+                "Reshape", [total, b.ints([-1, *(d or 0 for d in p.shapes[p.image][1:])])], [name], name=name
+            )
         )
     dims = image_dims(p, "N")
     inputs = [
@@ -126,7 +128,9 @@ def refuse_taken_names(p: Prepared, names: list[str]) -> None:
 
 def _rename_tensor(p: Prepared, names: dict[str, str]) -> None:
     """Rename tensors of the prepared model, moving others that bear a wanted name out of the way."""
-    wanted = {"image", "target", "baseline", "scale", "weight", "noise", "attribution", "magnitude"} | set(names.values())
+    wanted = {"image", "target", "baseline", "scale", "weight", "noise", "attribution", "magnitude"} | set(
+        names.values()
+    )
     final = dict(names)
     for name in wanted & (set(p.shapes) - set(names)):
         final[name] = f"model/{name}"

@@ -182,7 +182,7 @@ def _fix_reshapes(
     constants: LazyConstants,
     observed: dict[str, tuple[Array, Array]],
 ) -> None:
-    """Give each Reshape a constant shape vector where its output has one: 0 for a batch that stays, -1 for one that not."""
+    """Give each Reshape a constant shape where its output has one: 0 for a batch that stays, -1 for one that does not."""
     for node in graph.node:
         target = shapes.get(node.output[0], ())
         if node.op_type != "Reshape" or not (node.input[1] in observed or node.input[1] in constants):

@@ -33,7 +33,8 @@ class Prepared:
 
     ``image`` and ``logits`` name its input and its output; ``shapes`` maps every tensor to its shape, None marking a
     dimension that follows the batch; ``constants`` maps the tensors whose value is known (initializers and folded
-    ones); ``batch`` is the batch's size or name; ``dependent`` holds the tensors that depend on the image's values, in topological order of ``model``.
+    ones); ``batch`` is the batch's size or name; ``dependent`` holds the tensors that depend on the
+    image's values.
     """
 
     model: onnx.ModelProto
@@ -75,8 +76,8 @@ def prepare(model: onnx.ModelProto) -> Prepared:
     logits = graph.output[0].name
     if len(shapes[logits]) != 2:
         raise ExportError(
-            f"output {logits!r} has shape {_show(shapes[logits])}; a classifier's logits are [N, K]: name or add such an"
-            " output"
+            f"output {logits!r} has shape {_show(shapes[logits])}; a classifier's logits are [N, K]:"
+            " make such an output the first"
         )
     return Prepared(
         model=fresh,
@@ -97,16 +98,20 @@ def _check(model: onnx.ModelProto) -> int:
         raise ExportError("the model holds no nodes; is it an ONNX classifier?")
     if model.functions:
         names = ", ".join(sorted(f.name for f in model.functions)[:3])
-        raise ExportError(f"the model holds local functions ({names}); inline them first: onnx.inliner.inline_local_functions")
+        raise ExportError(
+            f"the model holds local functions ({names}); inline them first: onnx.inliner.inline_local_functions"
+        )
     opsets = {entry.domain: entry.version for entry in model.opset_import}
-    opset = opsets.get("", opsets.get("ai.onnx", 0))
+    opset: int = opsets.get("", opsets.get("ai.onnx", 0))
     if opset < OLDEST_OPSET:
         raise ExportError(
             f"the model uses opset {opset}; {OLDEST_OPSET} or newer is needed: onnx.version_converter.convert_version"
         )
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
-            raise ExportError(f"initializer {tensor.name!r} lies in an external file; save the model with its weights inside")
+            raise ExportError(
+                f"initializer {tensor.name!r} lies in an external file; save the model with its weights inside"
+            )
     if model.graph.sparse_initializer:
         raise ExportError("the model holds sparse initializers; save it with dense ones")
     return opset
@@ -144,7 +149,9 @@ def _constant_value(node: onnx.NodeProto) -> TensorProto:
         return numpy_helper.from_array(np.asarray(value, np.float32), node.output[0])
     if attribute.name in ("value_int", "value_ints"):
         return numpy_helper.from_array(np.asarray(value, np.int64), node.output[0])
-    raise ExportError(f"node {node.name or node.output[0]!r}: Constant of {attribute.name} is not supported; use a tensor")
+    raise ExportError(
+        f"node {node.name or node.output[0]!r}: Constant of {attribute.name} is not supported; use a tensor"
+    )
 
 
 def _image_input(graph: onnx.GraphProto) -> onnx.ValueInfoProto:
@@ -153,13 +160,15 @@ def _image_input(graph: onnx.GraphProto) -> onnx.ValueInfoProto:
     if len(inputs) != 1:
         found = ", ".join(repr(i.name) for i in inputs) or "none"
         raise ExportError(f"the model must have exactly one image input; it has {found}")
-    image = inputs[0]
+    image: onnx.ValueInfoProto = inputs[0]
     dims = image.type.tensor_type.shape.dim
     if image.type.tensor_type.elem_type not in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16):
         raise ExportError(f"input {image.name!r} is not of a floating-point type; export the model with a float input")
     if len(dims) != 4 or not all(d.HasField("dim_value") and d.dim_value > 0 for d in dims[1:]):
         shape = _show(tuple(d.dim_value or None for d in dims))
-        raise ExportError(f"input {image.name!r} has shape {shape}; [N, C, H, W] with fixed C, H and W is needed: give the input size")
+        raise ExportError(
+            f"input {image.name!r} has shape {shape}; [N, C, H, W] with fixed C, H and W is needed: give the input size"
+        )
     if len(graph.output) < 1:
         raise ExportError("the model has no output")
     return image

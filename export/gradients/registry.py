@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from export.gradients.builder import Op, Phases
 
-    Grad = Union[str, "Phases", None]
-    RuleFunction = Callable[[Op, str], Union[Grad, Sequence[Grad]]]
+    Grad = str | Phases | None
+    RuleFunction = Callable[[Op, str], Grad | Sequence[Grad]]
+
+AnyRule = TypeVar("AnyRule", bound="RuleFunction")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ RULES: dict[str, Rule] = {}
 NO_GRADIENT: dict[str, str] = {
     "ArgMax": "piecewise constant",
     "ArgMin": "piecewise constant",
+    "BitShift": "integer",
+    "BitwiseAnd": "integer",
+    "BitwiseNot": "integer",
+    "BitwiseOr": "integer",
+    "BitwiseXor": "integer",
     "Ceil": "piecewise constant",
     "ConstantOfShape": "depends on shapes alone",
     "Equal": "boolean",
@@ -50,6 +57,7 @@ NO_GRADIENT: dict[str, str] = {
     "Floor": "piecewise constant",
     "Greater": "boolean",
     "GreaterOrEqual": "boolean",
+    "Hardmax": "piecewise constant",
     "IsInf": "boolean",
     "IsNaN": "boolean",
     "Less": "boolean",
@@ -59,6 +67,7 @@ NO_GRADIENT: dict[str, str] = {
     "Or": "boolean",
     "Xor": "boolean",
     "NonZero": "piecewise constant",
+    "OneHot": "piecewise constant",
     "Round": "piecewise constant",
     "Shape": "depends on shapes alone",
     "Sign": "piecewise constant",
@@ -68,10 +77,10 @@ NO_GRADIENT: dict[str, str] = {
 
 def rule(
     *operators: str, broadcast: bool = False, constant_inputs: tuple[int, ...] = (), all_outputs: bool = False
-) -> Callable[[RuleFunction], RuleFunction]:
+) -> Callable[[AnyRule], AnyRule]:
     """Register the decorated function as the gradient rule of ``operators``; a duplicate raises at import."""
 
-    def register(function: RuleFunction) -> RuleFunction:
+    def register(function: AnyRule) -> AnyRule:
         for operator in operators:
             if operator in RULES or operator in NO_GRADIENT:
                 raise ValueError(f"operator {operator} has two gradient rules")

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from export.gradients.builder import STEEP, Op, blocked
+from export.gradients.builder import STEEP, Op, UnsupportedCaseError, blocked
 from export.gradients.registry import rule
 
 
@@ -206,10 +206,12 @@ def clip(op: Op, g: str) -> str:
     return g
 
 
-@rule("Cast", constant_inputs=())
+@rule("Cast", "CastLike")
 def cast(op: Op, g: str) -> str:
-    """g cast back to the input's type."""
-    return op.b.cast(g, op.b.dtype)
+    """g; between two floating-point types the graph would need gradients of both. (Casts to integers carry none.)"""
+    if op.attr("to", op.b.dtype) != op.b.dtype:
+        raise UnsupportedCaseError("it changes the floating-point type; export the model in one type")
+    return g
 
 
 @rule("Identity", "Dropout")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_runtime.errors import UnsupportedOperatorError
-from export.gradients.builder import Op, blocked
+from export.gradients.builder import Op, UnsupportedCaseError, blocked
 from export.gradients.registry import rule
 from export.gradients.walk import unbroadcast
 
@@ -108,9 +107,7 @@ def _sum_batch(op: Op, grad: str, index: int) -> str:
 def _vector_matmul(op: Op, g: str, rank_a: int, rank_b: int) -> list[str]:
     """Lift vectors to matrices, differentiate, and drop the axes again."""
     if rank_a == 1:
-        raise UnsupportedOperatorError(
-            f"MatMul {op.node.name or op.output!r} multiplies a vector from the left; reshape it to a matrix first"
-        )
+        raise UnsupportedCaseError("it multiplies a vector from the left; reshape it to a matrix first")
     column = op.b.emit("Unsqueeze", [g, op.b.ints([-1])])
     row = op.b.emit("Unsqueeze", [op.inputs[1], op.b.ints([0])])
     left = op.b.emit("MatMul", [column, row])
@@ -145,9 +142,8 @@ def einsum(op: Op, g: str) -> list[str]:
     terms, arrow, result = equation.partition("->")
     factors = terms.split(",")
     if not arrow or "." in equation or any(len(set(f)) != len(f) for f in factors):
-        raise UnsupportedOperatorError(
-            f"Einsum {op.node.name or op.output!r}: equation {equation!r} has no gradient rule; write the output indices"
-            " out, without ellipsis and repeated indices"
+        raise UnsupportedCaseError(
+            f"equation {equation!r} has no gradient rule; write its output indices out, without ellipsis and repetition"
         )
     return [_einsum_factor(op, g, factors, result, index) for index in range(len(factors))]
 
@@ -156,7 +152,9 @@ def _einsum_factor(op: Op, g: str, factors: list[str], result: str, index: int) 
     others = [(f, name) for i, (f, name) in enumerate(zip(factors, op.inputs, strict=True)) if i != index]
     available = set(result).union(*(set(f) for f, _ in others))
     kept = "".join(letter for letter in factors[index] if letter in available)
-    grad = op.b.emit("Einsum", [g, *(n for _, n in others)], equation=",".join([result, *(f for f, _ in others)]) + "->" + kept)
+    grad = op.b.emit(
+        "Einsum", [g, *(n for _, n in others)], equation=",".join([result, *(f for f, _ in others)]) + "->" + kept
+    )
     if kept == factors[index]:
         return grad
     lost = [i for i, letter in enumerate(factors[index]) if letter not in available]

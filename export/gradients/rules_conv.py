@@ -7,13 +7,13 @@ the flip is a Slice of the weight, which engines fold when they load the graph: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 
-from edge_runtime.errors import UnsupportedOperatorError
-from export.gradients.builder import Builder, Op, Phases
+from export.gradients.builder import Builder, Op, Phases, UnsupportedCaseError, static
 from export.gradients.registry import rule
 
 
@@ -28,18 +28,10 @@ def _geometry(op: Op, spatial: int, kernel: Sequence[int]) -> tuple[list[int], l
         return strides, dilations, [0] * spatial
     begin = []
     for axis in range(spatial):
-        size, out = _static(op, op.shape()[2 + axis]), _static(op, op.output_shape[2 + axis])
+        size, out = static(op.shape()[2 + axis]), static(op.output_shape[2 + axis])
         total = max(0, (out - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1 - size)
         begin.append(total // 2 if auto == "SAME_UPPER" else total - total // 2)
     return strides, dilations, begin
-
-
-def _static(op: Op, size: int | None) -> int:
-    if size is None:
-        raise UnsupportedOperatorError(
-            f"{op.node.op_type} {op.node.name or op.output!r} runs over an axis that follows the batch"
-        )
-    return size
 
 
 def _swap_channels(b: Builder, weight: str, shape: Sequence[int], groups: int) -> str:
@@ -65,15 +57,39 @@ def _taps(b: Builder, weight: str, size: int, axis: int, taps: Sequence[int]) ->
     return b.slice(weight, [axis], [taps[0]], [end if end >= 0 else -size - 1], [step])
 
 
+def lifted(op: Op, g: str, two_dimensional: Callable[[Op, str], Phases | str]) -> str:
+    """Differentiate a node of one spatial axis as one of two, the first of which has a single row."""
+    b = op.b
+
+    def with_row(name: str) -> str:
+        higher = b.emit("Unsqueeze", [name, b.ints([2])])
+        b.shapes[higher] = (*b.shapes[name][:2], 1, *b.shapes[name][2:])
+        return higher
+
+    filler = {"kernel_shape": 1, "strides": 1, "dilations": 1}
+    node = onnx.NodeProto()
+    node.CopyFrom(op.node)
+    for attribute in node.attribute:
+        if attribute.name in filler:
+            attribute.ints.insert(0, filler[attribute.name])
+        if attribute.name == "pads":
+            attribute.ints[:] = [0, attribute.ints[0], 0, attribute.ints[1]]
+    node.input[:] = [with_row(name) if len(b.shapes.get(name, ())) == 3 else name for name in op.inputs]
+    node.output[:] = [with_row(op.output)]
+    result = two_dimensional(Op(node, b), b.emit("Unsqueeze", [g, b.ints([2])]))
+    full = b.interleave(result) if isinstance(result, Phases) else result
+    return b.emit("Squeeze", [full, b.ints([2])])
+
+
 @rule("Conv", constant_inputs=(1, 2))
 def conv(op: Op, g: str) -> Phases | str:
     """Conv of g with the flipped kernel; for strides, a convolution for each phase of the input grid."""
-    shape = [_static(op, d) for d in op.shape(1)]
+    shape = [static(d) for d in op.shape(1)]
     kernel = shape[2:]
+    if len(kernel) == 1:
+        return lifted(op, g, conv)
     if len(kernel) != 2:
-        raise UnsupportedOperatorError(
-            f"Conv {op.node.name or op.output!r} has {len(kernel)} spatial axes; reshape it to two"
-        )
+        raise UnsupportedCaseError(f"it has {len(kernel)} spatial axes; reshape it to two")
     strides, dilations, begin = _geometry(op, 2, kernel)
     groups = int(op.attr("group", 1))
     g_map = GradientMap(
@@ -82,8 +98,8 @@ def conv(op: Op, g: str) -> Phases | str:
         channels=shape[1] * groups,
         kernel=kernel,
         groups=groups,
-        out=[_static(op, d) for d in op.output_shape[2:]],
-        extent=[-(-_static(op, d) // s) for d, s in zip(op.shape()[2:], strides, strict=True)],
+        out=[static(d) for d in op.output_shape[2:]],
+        extent=[-(-static(d) // s) for d, s in zip(op.shape()[2:], strides, strict=True)],
     )
     rows, columns = (_phase_taps(kernel[i], strides[i], dilations[i], begin[i]) for i in range(2))
     stride = (strides[0], strides[1])
@@ -110,7 +126,7 @@ class GradientMap:
 class Taps:
     """Kernel positions that reach one phase of an input axis, and the offsets at which they read g.
 
-    Input row u * stride + phase receives the sum over taps of weight[tap] * g[u + offset]; taps descend, offsets ascend.
+    Input row u * stride + phase is the sum over taps of weight[tap] * g[u + offset]; taps descend, offsets ascend.
     """
 
     taps: list[int]
@@ -123,7 +139,7 @@ class Taps:
 
 
 def _phase_taps(kernel: int, stride: int, dilation: int, begin: int) -> dict[int, Taps]:
-    """Sort the kernel positions by the input phase that they reach: input = stride * output - begin + dilation * tap."""
+    """Sort kernel positions by the input phase that they reach: input = stride * output - begin + dilation * tap."""
     phases: dict[int, Taps] = {}
     for phase in range(stride):
         taps = [k for k in reversed(range(kernel)) if (phase + begin - dilation * k) % stride == 0]
@@ -141,8 +157,8 @@ def _phase_conv(b: Builder, m: GradientMap, row: Taps, column: Taps) -> str:
 def _conv_exactly(b: Builder, m: GradientMap, weight: str, offsets: list[list[int]], dilations: list[int]) -> str:
     """Convolve g with taps at ``offsets`` so that exactly ``extent`` rows and columns come out.
 
-    A convolution pads at least by 0; where the first tap reads beyond the begin, or more than the rows needed would come
-    out, g is sliced first.
+    A convolution pads at least by 0; where the first tap reads beyond the begin, or more rows than needed would come out,
+    g is sliced first.
     """
     begin, end, starts, ends = [], [], [], []
     for axis, taps in enumerate(offsets):
@@ -188,7 +204,9 @@ def _stacked(
         offsets = [offset for taps in axis.values() for offset in taps.offsets]
         ranges.append(range(min(offsets), max(offsets) + 1))
     kernels = [
-        _placed(b, _placed(b, m.weight, m.kernel[0], 2, ranges[0], rows.get(r)), m.kernel[1], 3, ranges[1], columns.get(c))
+        _placed(
+            b, _placed(b, m.weight, m.kernel[0], 2, ranges[0], rows.get(r)), m.kernel[1], 3, ranges[1], columns.get(c)
+        )
         for r in range(stride[0])
         for c in range(stride[1])
     ]
@@ -210,11 +228,11 @@ def _placed(b: Builder, weight: str, size: int, axis: int, offsets: range, taps:
 def conv_transpose(op: Op, g: str) -> str:
     """Conv of g with the kernel as it stands: the two operators are each other's transpose."""
     shape = op.shape(1)
-    kernel = [_static(op, d) for d in shape[2:]]
+    kernel = [static(d) for d in shape[2:]]
     spatial = len(kernel)
     strides, dilations = list(op.attr("strides") or [1] * spatial), list(op.attr("dilations") or [1] * spatial)
-    size = [_static(op, d) for d in op.shape()[2:]]
-    out = [_static(op, d) for d in op.output_shape[2:]]
+    size = [static(d) for d in op.shape()[2:]]
+    out = [static(d) for d in op.output_shape[2:]]
     begin = _transpose_begin(op, spatial, strides, dilations, kernel, size, out)
     groups = int(op.attr("group", 1))
     end = [
@@ -222,8 +240,10 @@ def conv_transpose(op: Op, g: str) -> str:
         for n, s, k, d, o, b in zip(size, strides, kernel, dilations, out, begin, strict=True)
     ]
     if any(e < 0 for e in end):  # output padding beyond the last tap: those rows depend on the bias alone
-        g = op.b.slice(g, list(range(2, 2 + spatial)), [0] * spatial, [o + min(0, e) for o, e in zip(out, end, strict=True)])
-    # the kernel [C, M / groups, ...] is, for the convolution from M to C channels, already [outputs, inputs / groups, ...]
+        g = op.b.slice(
+            g, list(range(2, 2 + spatial)), [0] * spatial, [o + min(0, e) for o, e in zip(out, end, strict=True)]
+        )
+    # [C, M / groups, ...] is, for the convolution from M to C channels, already [outputs, inputs / groups, ...]
     return op.b.emit(
         "Conv",
         [g, op.inputs[1]],

@@ -1,4 +1,4 @@
-"""Gradient rules of pooling. Max-pooling gives the whole gradient to the first maximum of each window, as PyTorch does."""
+"""Gradient rules of pooling. Max-pooling gives a window's gradient to its first maximum, as PyTorch does."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edge_runtime.errors import UnsupportedOperatorError
-from export.gradients.builder import STEEP, Op, Phases
+from export.gradients.builder import STEEP, Array, Op, Phases, UnsupportedCaseError, static
 from export.gradients.registry import rule
-from export.gradients.rules_conv import _geometry, _static
+from export.gradients.rules_conv import _geometry, lifted
 
 # Stands for minus infinity in padding: below every activation, and finite so that differences with it are.
 BELOW = -float(2**126)
@@ -22,13 +21,11 @@ class Window:
     def __init__(self, op: Op) -> None:
         self.kernel = [int(k) for k in op.attr("kernel_shape")]
         if len(self.kernel) != 2:
-            raise UnsupportedOperatorError(
-                f"{op.node.op_type} {op.node.name or op.output!r} pools over {len(self.kernel)} axes; only two are supported"
-            )
+            raise UnsupportedCaseError(f"it pools over {len(self.kernel)} axes; reshape it to one or two")
         self.strides, self.dilations, self.begin = _geometry(op, 2, self.kernel)
-        self.size = [_static(op, d) for d in op.shape()[2:]]
-        self.out = [_static(op, d) for d in op.output_shape[2:]]
-        self.channels = _static(op, op.shape()[1])
+        self.size = [static(d) for d in op.shape()[2:]]
+        self.out = [static(d) for d in op.output_shape[2:]]
+        self.channels = static(op.shape()[1])
         reach = zip(self.out, self.strides, self.kernel, self.dilations, self.size, self.begin, strict=True)
         # padding at the end so that a convolution of this geometry has the pooling's output size, ceil_mode included
         self.end = [(o - 1) * s + (k - 1) * d + 1 - n - b for o, s, k, d, n, b in reach]
@@ -40,8 +37,10 @@ class Window:
 
 
 @rule("MaxPool")
-def max_pool(op: Op, g: str) -> Phases:
+def max_pool(op: Op, g: str) -> Phases | str:
     """g to the first maximum of each window, assembled phase by phase without gather or scatter."""
+    if len(op.shape()) == 3:
+        return lifted(op, g, max_pool)
     w = Window(op)
     b = op.b
     x, pads = op.inputs[0], [*w.begin, *(max(0, e) for e in w.end)]
@@ -87,9 +86,7 @@ def _assemble(op: Op, w: Window, parts: dict[tuple[int, int], list[tuple[str, tu
     return Phases((w.strides[0], w.strides[1]), op.shape(), phases)
 
 
-def _shifted(
-    op: Op, channels: int, x: str, shift: tuple[int, int], size: Sequence[int], extent: Sequence[int]
-) -> str:
+def _shifted(op: Op, channels: int, x: str, shift: tuple[int, int], size: Sequence[int], extent: Sequence[int]) -> str:
     """Return x moved by ``shift`` rows and columns on a grid of ``extent``: out[u] = x[u - shift], zero outside."""
     if shift == (0, 0) and list(size) == list(extent):
         return x
@@ -107,8 +104,10 @@ def _shifted(
 
 
 @rule("AveragePool")
-def average_pool(op: Op, g: str) -> Phases:
+def average_pool(op: Op, g: str) -> Phases | str:
     """g divided by the window's size, spread over the window."""
+    if len(op.shape()) == 3:
+        return lifted(op, g, average_pool)
     w = Window(op)
     b = op.b
     if op.attr("count_include_pad", 0) or not w.padded:
@@ -137,9 +136,7 @@ def _phase(k: int, w: Window, axis: int) -> tuple[int, int]:
     return position % w.strides[axis], position // w.strides[axis]
 
 
-def _box(
-    op: Op, channels: int, g: str, shifts: list[list[int]], size: Sequence[int], extent: Sequence[int]
-) -> str:
+def _box(op: Op, channels: int, g: str, shifts: list[list[int]], size: Sequence[int], extent: Sequence[int]) -> str:
     """Return the sum of g moved by every pair of row and column ``shifts``: one convolution with a kernel of ones."""
     kernel, begin, end, starts, ends = [], [], [], [], []
     ones = []
@@ -159,7 +156,7 @@ def _box(
     return op.b.depthwise(g, channels, np.outer(*ones), pads=[*begin, *end])
 
 
-def _window_counts(w: Window, limit: Sequence[int], include_begin: bool) -> np.ndarray:
+def _window_counts(w: Window, limit: Sequence[int], include_begin: bool) -> Array:
     """Return how many elements of each window are counted, [1, 1, out_h, out_w]."""
     counts = []
     for axis in range(2):
@@ -167,13 +164,13 @@ def _window_counts(w: Window, limit: Sequence[int], include_begin: bool) -> np.n
         taps = starts[:, None] + np.arange(w.kernel[axis]) * w.dilations[axis]
         low = -w.begin[axis] if include_begin else 0
         counts.append(((taps >= low) & (taps < limit[axis])).sum(axis=1))
-    return np.outer(*counts)[None, None].astype(float)
+    return np.asarray(np.outer(*counts), float)[None, None]
 
 
 @rule("GlobalAveragePool")
 def global_average_pool(op: Op, g: str) -> str:
     """g / (H W) at every position."""
-    size = [_static(op, d) for d in op.shape()[2:]]
+    size = [static(d) for d in op.shape()[2:]]
     return op.b.repeat(op.mul(g, 1 / float(np.prod(size))), op.shape())
 
 
@@ -181,9 +178,9 @@ def global_average_pool(op: Op, g: str) -> str:
 def global_max_pool(op: Op, g: str) -> str:
     """g to the first maximum of each channel."""
     shape = op.shape()
-    size = [_static(op, d) for d in shape[2:]]
+    size = [static(d) for d in shape[2:]]
     count = int(np.prod(size))
-    channels = _static(op, shape[1])
+    channels = static(shape[1])
     flat = op.b.reshape(op.inputs[0], [None if shape[0] is None else shape[0], channels, count])
     first = op.b.emit("ArgMax", [flat], axis=2, keepdims=1, select_last_index=0)
     hit = op.b.emit("Equal", [op.b.constant(np.arange(count).reshape(1, 1, count), np.int64), first])

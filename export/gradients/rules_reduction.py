@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_runtime.errors import UnsupportedOperatorError
-from export.gradients.builder import Op, Shape
+from export.gradients.builder import Op, Shape, UnsupportedCaseError, static
 from export.gradients.registry import rule
 
 
@@ -34,11 +33,10 @@ def _kept_output(op: Op, axes: list[int]) -> str:
 
 
 def _reduced(op: Op) -> list[int]:
+    """Return the reduced axes; the batch is none of them."""
     axes = op.axes()
-    if any(op.shape()[a] is None for a in axes):
-        raise UnsupportedOperatorError(
-            f"{op.node.op_type} {op.node.name or op.output!r} reduces over the batch; keep the images of a batch apart"
-        )
+    for axis in axes:
+        static(op.shape()[axis])
     return axes
 
 
@@ -132,7 +130,7 @@ def _channel_shape(shape: Shape) -> list[int]:
 def batch_normalization(op: Op, g: str) -> str:
     """g * gamma / sqrt(var + eps): at inference an affine map of each channel."""
     if op.attr("training_mode", 0):
-        raise UnsupportedOperatorError(f"BatchNormalization {op.node.name!r} is in training mode; export the model in eval()")
+        raise UnsupportedCaseError("it is in training mode; export the model in eval()")
     gamma, variance = op.inputs[1], op.inputs[4]
     spread = op.unary("Sqrt", op.add(variance, float(op.attr("epsilon", 1e-5))))
     slope = op.b.emit("Reshape", [op.div(gamma, spread), op.b.ints(_channel_shape(op.shape()))])
@@ -155,7 +153,9 @@ def layer_normalization(op: Op, g: str) -> str:
     """The normalisation's Jacobian applied to g * scale, over the trailing axes."""
     rank = len(op.shape())
     axis = int(op.attr("axis", -1)) % rank
-    return _normalised(op, op.inputs[0], op.mul(g, op.inputs[1]), list(range(axis, rank)), float(op.attr("epsilon", 1e-5)))
+    return _normalised(
+        op, op.inputs[0], op.mul(g, op.inputs[1]), list(range(axis, rank)), float(op.attr("epsilon", 1e-5))
+    )
 
 
 @rule("InstanceNormalization", constant_inputs=(1, 2))
@@ -175,7 +175,9 @@ def group_normalization(op: Op, g: str) -> str:
     scale = op.inputs[1]
     if op.b.opset < 21:  # one scale for each group, before opset 21
         scale = op.b.emit("Reshape", [scale, op.b.ints([groups, 1])])
-        scale = op.b.emit("Reshape", [op.b.emit("Expand", [scale, op.b.ints([groups, channels // groups])]), op.b.ints([-1])])
+        scale = op.b.emit(
+            "Reshape", [op.b.emit("Expand", [scale, op.b.ints([groups, channels // groups])]), op.b.ints([-1])]
+        )
     scaled = op.mul(g, op.b.emit("Reshape", [scale, op.b.ints(_channel_shape(shape))]))
     grouped: list[int | None] = [shape[0], groups, channels // groups, *shape[2:]]
     x, inner = op.b.reshape(op.inputs[0], grouped), op.b.reshape(scaled, grouped)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from edge_runtime.errors import UnsupportedOperatorError
-from export.gradients.builder import Op
+from export.gradients.builder import Array, Op, UnsupportedCaseError, static
 from export.gradients.registry import rule
 from export.gradients.rules_shape import along_axis
 
@@ -18,25 +19,24 @@ def resize(op: Op, g: str) -> str:
         old, new = op.shape()[axis], op.output_shape[axis]
         if old == new:
             continue
-        if old is None or new is None:
-            raise UnsupportedOperatorError(f"Resize {op.node.name or op.output!r} resizes the batch")
-        g = along_axis(op, g, axis, _interpolation(op, axis, old, new), rank)
+        g = along_axis(op, g, axis, _interpolation(op, axis, static(old), static(new)), rank)
     return g
 
 
-def _interpolation(op: Op, axis: int, old: int, new: int) -> np.ndarray:
+def _interpolation(op: Op, axis: int, old: int, new: int) -> Array:
     """Return the matrix [new, old] that resizes one axis."""
     mode = op.attr("mode", "nearest")
     if mode not in ("nearest", "linear") or op.attr("antialias", 0):
-        raise UnsupportedOperatorError(
-            f"Resize {op.node.name or op.output!r}: mode {mode!r}{' with antialias' if op.attr('antialias', 0) else ''}"
-            " has no gradient rule; use nearest or linear without antialias"
+        raise UnsupportedCaseError(
+            f"mode {mode!r}{' with antialias' if op.attr('antialias', 0) else ''} has no gradient rule;"
+            " use nearest or linear without antialias"
         )
     position = _source_positions(op, axis, old, new)
     matrix = np.zeros((new, old))
     rows = np.arange(new)
     if mode == "nearest":
-        matrix[rows, np.clip(_NEAREST[op.attr("nearest_mode", "round_prefer_floor")](position), 0, old - 1).astype(int)] = 1
+        chosen = _NEAREST[op.attr("nearest_mode", "round_prefer_floor")](position)
+        matrix[rows, np.clip(chosen, 0, old - 1).astype(int)] = 1
         return matrix
     low = np.floor(position)
     for index, weight in ((low, 1 - (position - low)), (low + 1, position - low)):
@@ -44,7 +44,7 @@ def _interpolation(op: Op, axis: int, old: int, new: int) -> np.ndarray:
     return matrix
 
 
-_NEAREST = {
+_NEAREST: dict[str, Callable[[Array], Array]] = {
     "round_prefer_floor": lambda p: np.ceil(p - 0.5),
     "round_prefer_ceil": lambda p: np.floor(p + 0.5),
     "floor": np.floor,
@@ -52,7 +52,7 @@ _NEAREST = {
 }
 
 
-def _source_positions(op: Op, axis: int, old: int, new: int) -> np.ndarray:
+def _source_positions(op: Op, axis: int, old: int, new: int) -> Array:
     """Return where each output position reads, by ``coordinate_transformation_mode`` of the ONNX specification."""
     mode = op.attr("coordinate_transformation_mode", "half_pixel")
     scale = _scale(op, axis, old, new)
@@ -68,9 +68,8 @@ def _source_positions(op: Op, axis: int, old: int, new: int) -> np.ndarray:
     if mode == "half_pixel_symmetric":
         adjustment = new / (scale * old)
         return old / 2 * (1 - adjustment) + (out + 0.5) / scale - 0.5
-    raise UnsupportedOperatorError(
-        f"Resize {op.node.name or op.output!r}: coordinate_transformation_mode {mode!r} has no gradient rule; use"
-        " half_pixel, asymmetric or align_corners"
+    raise UnsupportedCaseError(
+        f"coordinate_transformation_mode {mode!r} has no gradient rule; use half_pixel, asymmetric or align_corners"
     )
 
 
@@ -130,8 +129,6 @@ def _range(op: Op) -> tuple[float, float]:
     zero = op.constant(2)
     dtype = np.dtype(np.uint8) if zero is None else zero.dtype
     if not np.issubdtype(dtype, np.integer):
-        raise UnsupportedOperatorError(
-            f"QuantizeLinear {op.node.name or op.output!r} has type {dtype}; only integer types have a gradient rule"
-        )
+        raise UnsupportedCaseError(f"its type {dtype} has no gradient rule; only integers have")
     info = np.iinfo(dtype)
     return float(info.min), float(info.max)

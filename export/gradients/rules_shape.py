@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_runtime.errors import UnsupportedOperatorError
-from export.gradients.builder import Op, Shape
+from export.gradients.builder import Array, Op, UnsupportedCaseError, static
 from export.gradients.registry import rule
 from export.gradients.walk import unbroadcast
 
@@ -29,7 +28,7 @@ def transpose(op: Op, g: str) -> str:
 def concat(op: Op, g: str) -> list[str]:
     """Each input's slice of g."""
     axis = int(op.attr("axis")) % len(op.output_shape)
-    sizes = [_fixed(op, op.shape(i)[axis]) for i in range(len(op.inputs))]
+    sizes = [static(op.shape(i)[axis]) for i in range(len(op.inputs))]
     ends = np.cumsum(sizes)
     return [op.b.slice(g, [axis], [int(e) - n], [int(e)]) for e, n in zip(ends, sizes, strict=True)]
 
@@ -38,23 +37,21 @@ def concat(op: Op, g: str) -> list[str]:
 def split(op: Op, g: str) -> str:
     """The outputs' gradients, concatenated; zeros for outputs that do not reach the logits."""
     axis = int(op.attr("axis", 0)) % len(op.shape())
-    parts = [
-        grad or op.mul(name, 0.0) for grad, name in zip(op.grads, op.node.output, strict=True)
-    ]
+    parts = [grad or op.mul(name, 0.0) for grad, name in zip(op.grads, op.node.output, strict=True)]
     return op.b.emit("Concat", parts, axis=axis)
 
 
 @rule("Slice", constant_inputs=(1, 2, 3, 4))
 def slice_(op: Op, g: str) -> str:
     """g put back where it was cut out, zeros around it."""
-    starts, ends = _constant(op, 1), _constant(op, 2)
-    axes = _constant(op, 3) if op.has(3) else np.arange(len(starts))
-    steps = _constant(op, 4) if op.has(4) else np.ones(len(starts), np.int64)
+    starts, ends = constant(op, 1), constant(op, 2)
+    axes = constant(op, 3) if op.has(3) else np.arange(len(starts))
+    steps = constant(op, 4) if op.has(4) else np.ones(len(starts), np.int64)
     rank = len(op.shape())
     begin, end = [0] * rank, [0] * rank
     for start, stop, axis, step in zip(starts, ends, axes, steps, strict=True):
         axis = int(axis) % rank
-        n = _fixed(op, op.shape()[axis]) if (start, step) != (0, 1) or op.shape()[axis] is not None else None
+        n = static(op.shape()[axis]) if (start, step) != (0, 1) or op.shape()[axis] is not None else None
         if n is None:
             continue  # the whole batch
         taken = range(n)[slice(int(start), int(stop) if stop > -n - 1 else None, int(step))]
@@ -85,14 +82,14 @@ def _spread(op: Op, g: str, axis: int, step: int, count: int) -> str:
 def pad(op: Op, g: str) -> str:
     """g without the border; reflected and repeated borders are added back to where they came from."""
     rank = len(op.shape())
-    pads = _constant(op, 1)
-    axes = [int(a) % rank for a in (_constant(op, 3) if op.has(3) else np.arange(rank))]
+    pads = constant(op, 1)
+    axes = [int(a) % rank for a in (constant(op, 3) if op.has(3) else np.arange(rank))]
     mode = op.attr("mode", "constant")
     for i, axis in enumerate(axes):
         begin, end = int(pads[i]), int(pads[i + len(axes)])
         if begin == 0 and end == 0:
             continue
-        size = _fixed(op, op.shape()[axis])
+        size = static(op.shape()[axis])
         if mode == "constant":
             g = _crop(op, g, axis, begin, size)
         else:
@@ -112,25 +109,24 @@ def _crop(op: Op, g: str, axis: int, begin: int, size: int) -> str:
 def _fit(op: Op, g: str, axis: int, begin: int, size: int) -> str:
     """Pad the end with zeros where a negative end pad had cut the input."""
     padded = op.output_shape[axis]
-    missing = size - (_fixed(op, padded) - begin)
+    missing = size - (static(padded) - begin)
     if missing <= 0:
         return g
     rank = len(op.shape())
     return op.b.pad(g, [0] * rank, [missing if i == axis else 0 for i in range(rank)])
 
 
-def _sources(op: Op, mode: str, size: int, begin: int, end: int) -> np.ndarray:
+def _sources(op: Op, mode: str, size: int, begin: int, end: int) -> Array:
     """Return, for each position of the padded axis, the input position it was copied from."""
     modes = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
     if mode not in modes or begin < 0 or end < 0:
-        raise UnsupportedOperatorError(
-            f"Pad {op.node.name or op.output!r}: mode {mode!r} with pads {begin}, {end} has no gradient; use constant,"
-            " reflect, edge or wrap with pads >= 0"
+        raise UnsupportedCaseError(
+            f"mode {mode!r} with pads {begin}, {end} has no gradient rule; use constant, reflect, edge or wrap, pads >= 0"
         )
     return np.pad(np.arange(size), (begin, end), mode=modes[mode])  # type: ignore[call-overload,no-any-return]
 
 
-def _fold_border(op: Op, g: str, axis: int, sources: np.ndarray) -> str:
+def _fold_border(op: Op, g: str, axis: int, sources: Array) -> str:
     """Multiply along ``axis`` by the 0/1 matrix that adds each padded position to its source."""
     size = int(sources.max()) + 1
     matrix = np.zeros((len(sources), size))
@@ -138,7 +134,7 @@ def _fold_border(op: Op, g: str, axis: int, sources: np.ndarray) -> str:
     return along_axis(op, g, axis, matrix, len(op.shape()))
 
 
-def along_axis(op: Op, g: str, axis: int, matrix: np.ndarray, rank: int) -> str:
+def along_axis(op: Op, g: str, axis: int, matrix: Array, rank: int) -> str:
     """Multiply tensor ``g`` along ``axis`` by ``matrix`` [old size, new size]."""
     if axis == rank - 1:
         return op.b.emit("MatMul", [g, op.b.constant(matrix)])
@@ -158,7 +154,7 @@ def expand(op: Op, g: str) -> str:
 @rule("Tile", constant_inputs=(1,))
 def tile(op: Op, g: str) -> str:
     """g summed over the copies."""
-    repeats = [int(r) for r in _constant(op, 1)]
+    repeats = [int(r) for r in constant(op, 1)]
     shape = list(op.shape())
     split: list[int | None] = []
     copies = []
@@ -172,27 +168,6 @@ def tile(op: Op, g: str) -> str:
     return op.b.reduce("ReduceSum", op.b.reshape(g, split), copies, keepdims=False)
 
 
-@rule("Gather", constant_inputs=(1,))
-def gather(op: Op, g: str) -> str:
-    """g times the 0/1 matrix of the selection, so that repeated indices add up; one index is a pad."""
-    axis = int(op.attr("axis", 0)) % len(op.shape())
-    size = _fixed(op, op.shape()[axis])
-    indices = _constant(op, 1)
-    rank = len(op.shape())
-    if indices.size == 1:
-        position = int(indices.reshape(-1)[0]) % size
-        kept = op.b.reshape(g, _with(op.shape(), axis, 1), like=None)
-        return op.b.pad(kept, [position * (i == axis) for i in range(rank)], [(size - 1 - position) * (i == axis) for i in range(rank)])
-    flat = op.b.reshape(g, _with(op.shape(), axis, indices.size))
-    matrix = np.zeros((indices.size, size))
-    matrix[np.arange(indices.size), indices.reshape(-1) % size] = 1.0
-    return along_axis(op, flat, axis, matrix, rank)
-
-
-def _with(shape: Shape, axis: int, size: int) -> list[int | None]:
-    return [size if i == axis else d for i, d in enumerate(shape)]
-
-
 @rule("DepthToSpace")
 def depth_to_space(op: Op, g: str) -> str:
     """SpaceToDepth of g; the CRD order is undone by a transpose."""
@@ -200,7 +175,7 @@ def depth_to_space(op: Op, g: str) -> str:
     shape = op.shape()
     if op.attr("mode", "DCR") == "DCR":
         return op.b.emit("SpaceToDepth", [g], blocksize=block)
-    channels, height, width = (_fixed(op, d) for d in shape[1:])
+    channels, height, width = (static(d) for d in shape[1:])
     deep = channels // block**2
     grid = op.b.reshape(g, [shape[0], deep, height, block, width, block])
     return op.b.reshape(op.b.transpose(grid, [0, 1, 3, 5, 2, 4]), shape)
@@ -212,20 +187,11 @@ def space_to_depth(op: Op, g: str) -> str:
     return op.b.emit("DepthToSpace", [g], blocksize=int(op.attr("blocksize")), mode="DCR")
 
 
-def _fixed(op: Op, size: int | None) -> int:
-    if size is None:
-        raise UnsupportedOperatorError(
-            f"{op.node.op_type} {op.node.name or op.output!r} cuts the axis that follows the batch; keep the images of a"
-            " batch apart"
-        )
-    return size
-
-
-def _constant(op: Op, index: int) -> np.ndarray:
+def constant(op: Op, index: int) -> Array:
+    """Return the value of input ``index`` as an array of at least one axis."""
     value = op.constant(index)
     if value is None:
-        raise UnsupportedOperatorError(
-            f"{op.node.op_type} {op.node.name or op.output!r}: input {op.inputs[index]!r} is not known when the graph is"
-            " built; export the model with a fixed input size"
+        raise UnsupportedCaseError(
+            f"its input {op.inputs[index]!r} is not known when the graph is built; export with a fixed input size"
         )
     return np.atleast_1d(value)

@@ -6,44 +6,81 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 import onnx
+from onnx import TensorProto, helper
 
 from edge_runtime.errors import UnsupportedOperatorError
-from export.gradients.builder import Builder, Op, Phases, Shape
+from export.gradients.builder import Builder, Op, Phases, Shape, UnsupportedCaseError
+from export.gradients.observe import dependent_tensors
 from export.gradients.prepare import Prepared
 from export.gradients.registry import NO_GRADIENT, RULES, Rule
 
 Rules = Mapping[str, Rule]
+FLOATING = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
+# Stands for the gradient of a node that is not supported, while the walk looks for more of them.
+UNKNOWN = "unknown"
 
 
 def backward(p: Prepared, b: Builder, seed: str, start: str, stop: str, rules: Rules = RULES) -> str:
     """Emit the gradient of sum(seed * start) with respect to tensor ``stop``; return its name.
 
     Raises :class:`~edge_runtime.errors.UnsupportedOperatorError`, naming all of them, if operators between ``stop`` and
-    ``start`` have no rule.
+    ``start`` have no rule, and if the gradient is zero everywhere by construction.
     """
     path = _path(p.model.graph, start, stop)
     reached = {stop}.union(*(node.output for node in path))
-    _check_rules(p, path, start, reached, rules)
+    read = {name for node in path for name in node.input}
     pending: dict[str, list[str | Phases]] = {start: [seed]}
-    for node in reversed(path):
+    findings = []
+    for position, node in enumerate(reversed(path), start=1):
         arrived = [_accumulate(b, pending.pop(name)) if name in pending else None for name in node.output]
         if not any(arrived):
             continue
         b.scope = node.op_type
-        op = Op(node, b, arrived)
-        row = rules[node.op_type]
-        result = row.function(op, arrived[0] or "")
-        grads = [result] if result is None or isinstance(result, (str, Phases)) else list(result)
+        try:
+            grads = _apply(Op(node, b, arrived), arrived, reached, read, rules)
+        except UnsupportedCaseError as reason:
+            findings.append(f"{_name(node)} ({position} of {len(path)} from {start!r}): {reason}")
+            grads = [UNKNOWN] * len(node.input)  # the walk goes on, to find all that is not supported
         for name, grad in zip(node.input, grads, strict=False):
-            if name not in reached or grad is None:
-                continue
-            if row.broadcast and isinstance(grad, str):
-                grad = unbroadcast(b, grad, b.shapes.get(grad, op.output_shape), p.shapes[name])
-            pending.setdefault(name, []).append(grad)
+            if name in reached and grad is not None:
+                pending.setdefault(name, []).append(grad)
+    if findings:
+        raise UnsupportedOperatorError(
+            f"{len(findings)} operator(s) without gradient at opset {p.opset}: "
+            + "; ".join(findings)
+            + ". Replace them in the model, or add a rule (CONTRIBUTING: add a gradient rule)"
+        )
     if stop not in pending:
-        # the logits depend on `stop` through piecewise constant operators alone: the gradient is zero everywhere
-        return b.emit("Mul", [stop, b.constant(0.0)])
+        raise UnsupportedOperatorError(_no_gradient_at_all(p.model.graph, start, stop))
     return _accumulate(b, pending[stop])
+
+
+def _apply(
+    op: Op, arrived: Sequence[str | None], reached: set[str], read: set[str], rules: Rules
+) -> Sequence[str | Phases | None]:
+    """Return the gradients of one node's inputs, each in its input's shape."""
+    node, b = op.node, op.b
+    row = rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    if row is None:
+        raise UnsupportedCaseError("no gradient rule" + (f" for domain {node.domain!r}" if node.domain else ""))
+    extra = [name for name in node.output[1:] if name and name in read]
+    if extra and not row.all_outputs:
+        raise UnsupportedCaseError(f"its output {extra[0]!r} has no gradient rule")
+    varying = [node.input[i] for i in row.constant_inputs if i < len(node.input) and node.input[i] in reached]
+    if varying:
+        raise UnsupportedCaseError(
+            f"its input {varying[0]!r} depends on the image, for which there is no gradient rule"
+        )
+    result = row.function(op, arrived[0] or "")
+    grads = [result] if result is None or isinstance(result, (str, Phases)) else list(result)
+    if not row.broadcast:
+        return grads
+    return [
+        unbroadcast(b, grad, b.shapes.get(grad, op.output_shape), b.shapes[name])
+        if isinstance(grad, str) and name in reached
+        else grad
+        for name, grad in zip(node.input, grads, strict=False)
+    ]
 
 
 def unbroadcast(b: Builder, grad: str, shape: Shape, target: Shape) -> str:
@@ -75,11 +112,11 @@ def _accumulate(b: Builder, contributions: Sequence[str | Phases]) -> str:
 
 
 def _path(graph: onnx.GraphProto, start: str, stop: str) -> list[onnx.NodeProto]:
-    """Return the nodes between ``stop`` and ``start``, in topological order."""
+    """Return the nodes between ``stop`` and ``start`` that a gradient can pass, in topological order."""
     reached = {stop}
     forward = []
     for node in graph.node:
-        if node.op_type not in NO_GRADIENT and not reached.isdisjoint(node.input):
+        if _passes_gradient(node) and not reached.isdisjoint(node.input):
             reached.update(name for name in node.output if name)
             forward.append(node)
     needed = {start}
@@ -91,31 +128,25 @@ def _path(graph: onnx.GraphProto, start: str, stop: str) -> list[onnx.NodeProto]
     return list(path)
 
 
-def _check_rules(
-    p: Prepared, path: Sequence[onnx.NodeProto], start: str, reached: set[str], rules: Rules
-) -> None:
-    """Collect every operator on the path that no rule covers, then raise once."""
-    findings = []
-    for position, node in enumerate(reversed(path), start=1):
-        where = f"{node.op_type} {node.name or node.output[0]!r} ({position} of {len(path)} from {start!r})"
-        extra = [name for name in node.output[1:] if name and name in _reads_on(path)]
-        row = rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        if row is None:
-            domain = f" of domain {node.domain!r}" if node.domain else ""
-            findings.append(f"{where}{domain}: no gradient rule")
-        elif extra and not row.all_outputs:
-            findings.append(f"{where}: its output {extra[0]!r} has no gradient")
-        elif row.constant_inputs:
-            bad = [i for i in row.constant_inputs if i < len(node.input) and node.input[i] in reached]
-            if bad:
-                findings.append(f"{where}: its input {node.input[bad[0]]!r} depends on the image")
-    if findings:
-        raise UnsupportedOperatorError(
-            f"{len(findings)} operator(s) without gradient at opset {p.opset}: "
-            + "; ".join(findings)
-            + ". Replace them in the model, or add a rule (CONTRIBUTING: add a gradient rule)"
-        )
+def _passes_gradient(node: onnx.NodeProto) -> bool:
+    """Tell whether a node's output varies continuously with its inputs; a cast to integers or booleans does not."""
+    if node.op_type == "Cast":
+        return helper.get_node_attr_value(node, "to") in FLOATING
+    return node.op_type not in NO_GRADIENT
 
 
-def _reads_on(path: Sequence[onnx.NodeProto]) -> set[str]:
-    return {name for node in path for name in node.input}
+def _no_gradient_at_all(graph: onnx.GraphProto, start: str, stop: str) -> str:
+    """Say why no gradient of ``start`` reaches ``stop``."""
+    behind = dependent_tensors(graph, {stop})
+    stopped = [_name(n) for n in graph.node if not _passes_gradient(n) and not behind.isdisjoint(n.input)]
+    if not stopped or start not in behind:
+        return f"{start!r} does not depend on {stop!r}; is it the classifier's output?"
+    return (
+        f"the gradient of {start!r} with respect to {stop!r} is zero everywhere: between them lie only operators whose"
+        f" output is piecewise constant ({', '.join(stopped[:3])}); export the model with floating-point operators or"
+        " QuantizeLinear and DequantizeLinear pairs"
+    )
+
+
+def _name(node: onnx.NodeProto) -> str:
+    return f"{node.op_type} {node.name or node.output[0]!r}"
