@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all: runs, bundles and reports are written through :func:`new_folder`."""
+"""Folders and files that appear whole or not at all: runs, bundles, reports (:func:`new_folder`), exports, figures."""
 
 from __future__ import annotations
 
@@ -43,6 +43,27 @@ def check_target(target: Path, *, marker: str, force: bool = False, error: type[
         raise error(f"{target} already exists; choose another folder or pass --force to replace it")
     if not target.is_dir() or (any(target.iterdir()) and not (target / marker).exists()):
         raise error(f"{target} holds no {marker}, so --force does not replace it; remove it yourself or choose another")
+
+
+@contextlib.contextmanager
+def new_file(
+    target: str | os.PathLike[str], *, force: bool = False, error: type[RoadworthyError] = InputError
+) -> Iterator[Path]:
+    """Yield a path beside ``target`` whose file takes its place once the block has succeeded.
+
+    Raises ``error`` for an existing ``target`` without ``force``, and when the file system fails.
+    """
+    target = Path(target)
+    if target.exists() and not force:
+        raise error(f"{target} already exists; choose another name or pass --force to replace it")
+    temporary = sibling(target, "new")
+    try:
+        yield temporary
+        temporary.replace(target)
+    except OSError as failure:
+        raise error(f"{target} cannot be written: {failure.strerror or failure}; choose another folder") from failure
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def sibling(target: Path, suffix: str) -> Path:

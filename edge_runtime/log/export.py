@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import importlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -17,8 +16,8 @@ from typing import Any
 
 import apsw
 
-from edge_runtime.errors import InputError, LogError, unknown
-from edge_runtime.folders import sibling
+from edge_runtime.errors import InputError, unknown
+from edge_runtime.folders import new_file
 from edge_runtime.log.reader import LoggedRecord, records
 from edge_runtime.log.snapshot import open_snapshot
 from edge_runtime.log.table import flatten
@@ -51,20 +50,10 @@ def export_log(path: str | Path, out: str | Path, *, to: str | None = None, forc
     name = to or out.suffix.removeprefix(".")
     if name not in EXPORTERS:
         raise unknown("export format", name, EXPORTERS)
-    if out.exists() and not force:
-        raise InputError(f"{out} already exists; choose another name or pass --force to replace it")
     if not out.parent.is_dir():
         raise InputError(f"{out.parent} is no folder; create it first")
-    temporary = sibling(out, "new")
-    try:
-        with open_snapshot(path) as db:
-            written = EXPORTERS[name](Source(db, path), temporary)
-        os.replace(temporary, out)
-    except OSError as error:
-        raise LogError(f"{out} cannot be written: {error.strerror}; choose another place") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return written
+    with new_file(out, force=force) as temporary, open_snapshot(path) as db:
+        return EXPORTERS[name](Source(db, path), temporary)
 
 
 def library(module: str) -> Any:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.errors import InputError, RunError
-from edge_runtime.folders import new_folder
+from edge_runtime.folders import new_file, new_folder
 
 
 def write(target: Path, text: str, *, force: bool = False) -> None:
@@ -59,3 +59,20 @@ def test_a_parent_that_is_a_file_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         write(tmp_path / "file" / "run", "x")
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "figure"
+    with new_file(target) as path:
+        path.write_text("whole")
+        assert not target.exists()
+    with pytest.raises(RuntimeError), new_file(target, force=True) as path:
+        path.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "whole"
+    with pytest.raises(InputError, match="already exists; choose another name or pass --force"), new_file(target):
+        pass
+    nowhere = tmp_path / "no" / "figure"
+    with pytest.raises(RunError, match="cannot be written: No such file"), new_file(nowhere, error=RunError) as path:
+        path.write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == ["figure"]

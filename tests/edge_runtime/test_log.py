@@ -85,6 +85,13 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     assert not wal_path(path).exists(), "a closed log is one file and its anchor"
 
 
+def test_names_that_mean_something_in_a_uri(tmp_path: Path) -> None:
+    path = fill(tmp_path / "a log?mode=ro&x=%41#1.log", 3)
+    assert len(records(path)) == 3
+    assert verify(path).ok
+    assert [part.name for part in tmp_path.iterdir() if not part.name.endswith("-anchor")] == [path.name]
+
+
 def test_commit_acknowledges_and_only_then(tmp_path: Path) -> None:
     path = tmp_path / "audit.log"
     with open_log(path) as log:
