@@ -77,6 +77,7 @@ def test_progress_counts_all_parts() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_linear_model_fails_and_a_small_vgg_does_not() -> None:
     from benchmarks.rendered import linear_accuracy, vgg_accuracy
 
