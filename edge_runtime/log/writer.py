@@ -142,6 +142,11 @@ class AuditLog:
 
     def commit(self) -> int:
         """Store what waits; return the highest durable sequence. Storage errors leave it unchanged (see ``status``)."""
+        if self._closed:
+            return self.head.sequence
+        return self._commit()
+
+    def _commit(self) -> int:
         with self._commit_lock:
             try:
                 while self._fill_hand() or self._buffer.losses(""):
@@ -160,7 +165,7 @@ class AuditLog:
         if self._closed:
             return
         self._closed = True
-        self.commit()
+        self._commit()
         try:
             self._finish()
         finally:

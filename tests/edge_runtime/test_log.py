@@ -493,6 +493,17 @@ def test_a_log_has_one_writer(tmp_path: Path) -> None:
     open_log(path).close()
 
 
+def test_a_log_that_another_program_holds_open(tmp_path: Path) -> None:
+    path = fill(tmp_path / "audit.log", 2)
+    other = apsw.Connection(str(path))
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(LogError, match=r"cannot be opened: .*locked"):
+        open_log(path)
+    other.close(True)
+    open_log(path).close()
+    assert verify(path).ok
+
+
 def test_caps_that_are_too_small(tmp_path: Path) -> None:
     with pytest.raises(LogError, match="a log of 1000 bytes is too small; give it at least 1048576"):
         open_log(tmp_path / "audit.log", max_bytes=1000)
@@ -507,6 +518,7 @@ def test_a_closed_log_takes_nothing(tmp_path: Path) -> None:
     log.close()
     with pytest.raises(LogError, match="is closed"):
         log.append(frame(1))
+    assert log.commit() == 0
 
 
 def test_the_last_records_and_one_kind(tmp_path: Path) -> None:
