@@ -159,7 +159,7 @@ class Builder:
         then know that it is the same axis, which keeps onnxruntime's blocked layout across the graph.
         """
         dynamic = sum(d is None for d in shape)
-        if dynamic == 0 and 0 in shape or dynamic > 1:
+        if dynamic > 1 or (dynamic == 0 and 0 in shape):
             if like is None:
                 raise UnsupportedCaseError("more than one axis follows the batch; fold the batch into one axis only")
             return self.emit("Reshape", [x, self.emit("Shape", [like])])

@@ -42,7 +42,7 @@ class LazyConstants(dict[str, Array]):
 
     def get(self, name: str, default: Array | None = None) -> Array | None:  # type: ignore[override]
         """Return the value of a constant, or ``default`` where ``name`` is none."""
-        return self[name] if name in self else default
+        return self[name] if name in self else default  # noqa: SIM401  (this is what get is made of)
 
 
 def dependent_tensors(graph: onnx.GraphProto, sources: set[str]) -> set[str]:
@@ -57,12 +57,17 @@ def dependent_tensors(graph: onnx.GraphProto, sources: set[str]) -> set[str]:
 def reads(node: onnx.NodeProto) -> set[str]:
     """Return the tensors that a node reads, those captured by its subgraphs included."""
     names = {name for name in node.input if name}
-    for attribute in node.attribute:
-        for subgraph in [attribute.g, *attribute.graphs]:
-            for inner in subgraph.node:
-                names |= reads(inner)
-            names |= {output.name for output in subgraph.output}
+    for subgraph in subgraphs(node):
+        for inner in subgraph.node:
+            names |= reads(inner)
+        names |= {output.name for output in subgraph.output}
     return names
+
+
+def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """Return the bodies of a control-flow node."""
+    bodies = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return [*bodies, *(body for attribute in node.attribute for body in attribute.graphs)]
 
 
 def observe(
@@ -182,7 +187,7 @@ def _fix_reshapes(
     constants: LazyConstants,
     observed: dict[str, tuple[Array, Array]],
 ) -> None:
-    """Give each Reshape a constant shape where its output has one: 0 for a batch that stays, -1 for one that does not."""
+    """Give each Reshape a constant shape where its output has one: 0 for a batch that stays, else -1 for it."""
     for node in graph.node:
         target = shapes.get(node.output[0], ())
         if node.op_type != "Reshape" or not (node.input[1] in observed or node.input[1] in constants):

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, inliner, numpy_helper
 
 from edge_runtime.errors import ExportError
 from export.gradients.builder import Array, Shape
-from export.gradients.observe import LazyConstants, dependent_tensors, observe, reads
+from export.gradients.observe import LazyConstants, dependent_tensors, observe, reads, subgraphs
+from export.gradients.registry import NO_GRADIENT, RULES
 
 OLDEST_OPSET = 13
 CONTROL_FLOW = {"If", "Loop", "Scan"}
@@ -25,6 +27,9 @@ SEQUENCE_OPERATORS = {
     "ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert",
     "SequenceLength", "SequenceMap", "SplitToSequence", "Optional", "OptionalGetElement", "OptionalHasElement",
 }  # fmt: skip
+DATA_SHAPED = {"NonZero", "Unique", "Compress", "NonMaxSuppression"}
+# Functions of the standard that must stay whole: written out, they round, and the gradient would silently be zero.
+WHOLE_FUNCTIONS = {"DynamicQuantizeLinear", "SequenceMap"}
 
 
 @dataclass
@@ -57,8 +62,10 @@ def prepare(model: onnx.ModelProto) -> Prepared:
     opset = _check(model)
     fresh = onnx.ModelProto()
     fresh.CopyFrom(model)
+    image = _image_input(fresh.graph)
+    if _expand_functions(fresh, image.name, opset):
+        image = _image_input(fresh.graph)
     graph = fresh.graph
-    image = _image_input(graph)
     batch = image.type.tensor_type.shape.dim[0]
     if not batch.dim_value and not batch.dim_param:
         batch.dim_param = "N"
@@ -72,8 +79,8 @@ def prepare(model: onnx.ModelProto) -> Prepared:
         if not _inline_if(graph, constants):
             break
     _drop_unused(graph)
-    _refuse_what_did_not_fold(graph)
     logits = graph.output[0].name
+    _refuse_what_did_not_fold(graph, logits, image.name)
     if len(shapes[logits]) != 2:
         raise ExportError(
             f"output {logits!r} has shape {_show(shapes[logits])}; a classifier's logits are [N, K]:"
@@ -119,22 +126,44 @@ def _check(model: onnx.ModelProto) -> int:
 
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:
     """Turn Constant nodes into initializers, and drop Identity and inference-mode Dropout."""
-    rename: dict[str, str] = {}
+    names: dict[str, str] = {}
     keep = []
     outputs = {o.name for o in graph.output}
     for node in graph.node:
-        node.input[:] = [rename.get(name, name) for name in node.input]
+        _rename_reads(node, names)
         if node.op_type == "Constant":
             graph.initializer.append(_constant_value(node))
         elif node.op_type in ("Identity", "Dropout") and node.output[0] not in outputs and not any(node.output[1:]):
-            rename[node.output[0]] = node.input[0]
+            names[node.output[0]] = node.input[0]
         else:
             keep.append(node)
-    if rename:
-        for node in keep:
-            node.input[:] = [rename.get(name, name) for name in node.input]
     del graph.node[:]
     graph.node.extend(keep)
+
+
+def _rename_reads(node: onnx.NodeProto, names: dict[str, str]) -> None:
+    """Rename the tensors that a node reads, those captured by its subgraphs included."""
+    node.input[:] = [names.get(name, name) for name in node.input]
+    for subgraph in subgraphs(node):
+        for inner in subgraph.node:
+            _rename_reads(inner, names)
+        for output in subgraph.output:
+            output.name = names.get(output.name, output.name)
+
+
+def _expand_functions(model: onnx.ModelProto, image: str, opset: int) -> bool:
+    """Write operators without a rule out as the standard defines them, where it does: Attention, Shrink and others."""
+    dependent = dependent_tensors(model.graph, {image})
+    wanted = set()
+    for node in model.graph.node:
+        known = node.op_type in RULES or node.op_type in NO_GRADIENT or node.op_type in WHOLE_FUNCTIONS
+        if node.domain in ("", "ai.onnx") and not known and not dependent.isdisjoint(node.output):
+            schema: Any = onnx.defs.get_schema(node.op_type, opset)  # its type stub lacks two properties
+            if schema.has_function or schema.has_context_dependent_function:
+                wanted.add(("", node.op_type))
+    if wanted:
+        model.CopyFrom(inliner.inline_selected_functions(model, sorted(wanted), inline_schema_functions=True))
+    return bool(wanted)
 
 
 def _constant_value(node: onnx.NodeProto) -> TensorProto:
@@ -185,6 +214,7 @@ def _inline_if(graph: onnx.GraphProto, constants: LazyConstants) -> bool:
             continue
         changed = True
         branch = helper.get_node_attr_value(node, "then_branch" if bool(np.all(condition)) else "else_branch")
+        _make_names_unique(branch, node.name or node.output[0])
         graph.initializer.extend(branch.initializer)
         nodes.extend(branch.node)
         nodes.extend(
@@ -198,6 +228,19 @@ def _inline_if(graph: onnx.GraphProto, constants: LazyConstants) -> bool:
         for tensor in graph.initializer:
             constants.add(tensor)
     return changed
+
+
+def _make_names_unique(branch: onnx.GraphProto, prefix: str) -> None:
+    """Put ``prefix`` before the names that a branch defines: those of different branches may be the same."""
+    defined = [tensor.name for tensor in branch.initializer] + [name for node in branch.node for name in node.output]
+    names = {name: f"{prefix}/{name}" for name in defined if name}
+    for tensor in branch.initializer:
+        tensor.name = names[tensor.name]
+    for node in branch.node:
+        _rename_reads(node, names)
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for output in branch.output:
+        output.name = names.get(output.name, output.name)
 
 
 def _replace_folded(graph: onnx.GraphProto, folded: dict[str, Array]) -> None:
@@ -226,13 +269,25 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
     graph.input.extend(inputs)
 
 
-def _refuse_what_did_not_fold(graph: onnx.GraphProto) -> None:
-    for node in graph.node:
+def _refuse_what_did_not_fold(graph: onnx.GraphProto, logits: str, image: str) -> None:
+    """Raise ExportError for what the logits need and the walk cannot follow: control flow, sequences, training mode."""
+    needed = {logits}
+    found = []
+    for node in reversed(graph.node):
+        if needed.isdisjoint(node.output):
+            continue
+        needed.update(reads(node))
+        name = f"{node.op_type} {node.name or node.output[0]!r}"
         if node.op_type in CONTROL_FLOW | SEQUENCE_OPERATORS:
-            raise ExportError(
-                f"node {node.name or node.output[0]!r} ({node.op_type}) depends on the image and does not fold away;"
-                " export the model without control flow and sequences"
-            )
+            found.append(f"{name} is control flow or a sequence that does not fold away")
+        elif node.op_type in DATA_SHAPED:
+            found.append(f"{name} gives a tensor whose shape depends on the image")
+        elif node.op_type == "Dropout":
+            found.append(f"{name} may be in training mode, or gives its mask")
+    if image not in needed:
+        raise ExportError(f"output {logits!r} does not depend on input {image!r}; the first output must be the logits")
+    if found:
+        raise ExportError(f"{'; '.join(reversed(found))}. Export the model in eval() and without these operators")
 
 
 def _show(shape: Sequence[int | None]) -> str:

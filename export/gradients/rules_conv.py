@@ -157,8 +157,8 @@ def _phase_conv(b: Builder, m: GradientMap, row: Taps, column: Taps) -> str:
 def _conv_exactly(b: Builder, m: GradientMap, weight: str, offsets: list[list[int]], dilations: list[int]) -> str:
     """Convolve g with taps at ``offsets`` so that exactly ``extent`` rows and columns come out.
 
-    A convolution pads at least by 0; where the first tap reads beyond the begin, or more rows than needed would come out,
-    g is sliced first.
+    A convolution pads at least by 0; where the first tap reads beyond the begin, or where more rows than needed
+    would come out, g is sliced first.
     """
     begin, end, starts, ends = [], [], [], []
     for axis, taps in enumerate(offsets):

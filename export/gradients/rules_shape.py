@@ -121,7 +121,8 @@ def _sources(op: Op, mode: str, size: int, begin: int, end: int) -> Array:
     modes = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
     if mode not in modes or begin < 0 or end < 0:
         raise UnsupportedCaseError(
-            f"mode {mode!r} with pads {begin}, {end} has no gradient rule; use constant, reflect, edge or wrap, pads >= 0"
+            f"mode {mode!r} with pads {begin}, {end} has no gradient rule;"
+            " use constant, reflect, edge or wrap with pads >= 0"
         )
     return np.pad(np.arange(size), (begin, end), mode=modes[mode])  # type: ignore[call-overload,no-any-return]
 
