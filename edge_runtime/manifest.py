@@ -81,6 +81,28 @@ class Baselines(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     road: dict[str, RoadBaseline] = {}
 
 
+class GradientParity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the exported gradient compared with the original's, over ``images`` images.
+
+    ``max_error``: largest |difference|, relative to its image's largest |gradient|; ``relative_l2``: relative L2 error
+    of the worst image; ``flipped_units`` of ``units`` (0 where none had to be looked for) lie so close to their kink
+    that float32 rounding decided them the other way; ``residual``: the worst relative L2 error that is left once these
+    are accounted for.
+    """
+
+    images: int
+    max_error: float
+    relative_l2: float
+    flipped_units: int
+    units: int
+    residual: float
+
+    @property
+    def share_flipped(self) -> float:
+        """Share of all units that decided differently."""
+        return self.flipped_units / self.units if self.units else 0.0
+
+
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Size in bytes and SHA-256 of one file of the bundle."""
 
@@ -92,8 +114,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """All that a bundle says about itself.
 
     ``variant`` is None for a user's own ONNX file. ``macs`` counts multiply-accumulates of one forward pass,
-    ``parameters`` the stored weights, ``nonzero_parameters`` those that masks left. ``files`` names every file of the
-    folder but the manifest itself (and the folder ``metadata/`` of signed metadata).
+    ``parameters`` the stored weights, ``nonzero_parameters`` those that masks left. ``gradient_parity`` is None where
+    the export knew no original to compare with. ``files`` names every file of the folder but the manifest itself (and
+    the folder ``metadata/`` of signed metadata).
     """
 
     format_version: int
@@ -108,4 +131,5 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     macs: int | None = None
     parameters: int | None = None
     nonzero_parameters: int | None = None
+    gradient_parity: GradientParity | None = None
     producer: str = ""

@@ -13,10 +13,20 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edge_runtime.bundle import AUDIT_SET, CLASSIFIER, EXPLAINER, GOLDEN, AuditSet, open_bundle
+from edge_runtime.audit import audit_bundle
+from edge_runtime.bundle import AUDIT_SET, CLASSIFIER, EXPLAINER, GOLDEN, AuditSet, Bundle, open_bundle
 from edge_runtime.errors import BundleError
 from edge_runtime.folders import new_folder
-from edge_runtime.manifest import FORMAT_VERSION, MANIFEST, PRESETS, Baselines, FileEntry, InputSpec, Manifest
+from edge_runtime.manifest import (
+    FORMAT_VERSION,
+    MANIFEST,
+    PRESETS,
+    Baselines,
+    FileEntry,
+    GradientParity,
+    InputSpec,
+    Manifest,
+)
 from edge_runtime.variant import Variant
 from export import facts
 from export.golden import golden_bytes, make_golden, npz_bytes
@@ -34,7 +44,7 @@ class Contents:
 
     ``golden_images``: normalised float32 [G,3,H,W], the self-test's inputs. ``audit_set``: labelled images for audits
     on the device, ``baselines`` the desktop's figures on them. ``presets`` names the explainers' parameters.
-    ``variant`` is None for a user's own ONNX file.
+    ``variant`` and ``gradient_parity`` are None for a user's own ONNX file.
     """
 
     name: str
@@ -43,8 +53,9 @@ class Contents:
     golden_images: npt.NDArray[np.float32]
     variant: Variant | None = None
     audit_set: AuditSet | None = None
-    baselines: Baselines | None = None
+    baselines: bool = True
     dataset_digest: str | None = None
+    gradient_parity: GradientParity | None = None
     presets: str = DEFAULT_PRESETS
 
 
@@ -69,6 +80,9 @@ def write_bundle(
         if contents.audit_set is not None:
             (folder / AUDIT_SET).write_bytes(npz_bytes(**vars(contents.audit_set)))
         write_manifest(folder, manifest)
+        if contents.audit_set is not None and contents.baselines:
+            manifest = msgspec.structs.replace(manifest, baselines=measure_baselines(open_bundle(folder)))
+            write_manifest(folder, manifest)
         finished = open_bundle(folder)
         finished.golden()
         if contents.audit_set is not None:
@@ -87,13 +101,25 @@ def describe(classifier: onnx.ModelProto, contents: Contents) -> Manifest:
         files={},
         variant=contents.variant,
         explainers=PRESETS[contents.presets],
-        baselines=contents.baselines or Baselines(),
         dataset_digest=contents.dataset_digest,
         macs=counted.macs,
         parameters=counted.parameters,
         nonzero_parameters=counted.nonzero_parameters,
+        gradient_parity=contents.gradient_parity,
         producer=f"roadworthy {metadata.version('roadworthy')}",
     )
+
+
+def measure_baselines(bundle: Bundle) -> Baselines:
+    """Audit ``bundle`` on its own audit set, as the vehicle will."""
+    result = audit_bundle(bundle)
+    ginis, roads = {}, {}
+    for method, found in result.explainers.items():
+        # An undefined value (a map of zeros) has no place in a distribution to compare with.
+        ginis[method] = tuple(value for value in found.gini.values if value is not None)
+        if found.road is not None:
+            roads[method] = RoadBaseline(percentages=found.road.percentages, morf=found.road.morf, lerf=found.road.lerf)
+    return Baselines(accuracy=result.accuracy, gini=ginis, road=roads)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -67,6 +67,21 @@ def torch_logits(model: torch.nn.Module) -> Callable[[npt.NDArray[np.float32]], 
     return logits
 
 
+def torch_gradient(
+    model: torch.nn.Module,
+) -> Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64]], npt.NDArray[np.float64]]:
+    """Return a function from images [N,3,H,W] and targets [N] to d logit[target] / d image, computed in double."""
+    frozen = copy.deepcopy(model).to("cpu", torch.float64).eval()
+
+    def gradient(images: npt.NDArray[np.float32], target: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        leaf = torch.from_numpy(images).double().requires_grad_()
+        logits = frozen(leaf).gather(1, torch.from_numpy(target)[:, None])
+        result: npt.NDArray[np.float64] = torch.autograd.grad(logits.sum(), leaf)[0].numpy()
+        return result
+
+    return gradient
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Hold back what the exporter says about itself: deprecations and progress are no news to the user."""

@@ -12,12 +12,13 @@ from calibration.sampling import balanced_sample
 from edge_runtime.bundle import AuditSet
 from edge_runtime.errors import BundleError, InputError, unknown
 from edge_runtime.folders import check_target
-from edge_runtime.manifest import MANIFEST, PRESETS
+from edge_runtime.manifest import MANIFEST
 from edge_runtime.preprocess import normalize
 from edge_runtime.variant import Variant
-from export.bundle import DEFAULT_PRESETS, GOLDEN_IMAGES, Contents, write_bundle
+from export.bundle import GOLDEN_IMAGES, Contents, write_bundle
+from export.flips import check_gradient_parity
 from export.parity import check_parity, random_images
-from export.to_onnx import to_onnx, torch_logits
+from export.to_onnx import to_onnx, torch_gradient, torch_logits
 from toolkit import evaluation, models, pruning, runs, training
 from toolkit.adversarial import PgdConfig
 from toolkit.data import Dataset, Split
@@ -28,6 +29,8 @@ from toolkit.training import Report, Trained
 AUDIT_IMAGES = 100
 # A parity check also sees what no data set holds: noise drives the logits further apart than signs do.
 NOISE_IMAGES = 4
+# Of the golden set and of the noise each, for the comparison of gradients: a flipped unit costs up to seconds an image.
+GRADIENT_IMAGES = 2
 
 
 @dataclass(frozen=True)
@@ -136,25 +139,25 @@ def prune(
 def export(run: Path, out: Path, audited: Audited | None = None, *, force: bool = False) -> Path:
     """Make the run ``run`` into the bundle ``out``.
 
-    With ``audited``, golden set and audit set are class-balanced samples of its held-out images, and the baselines are
-    measured with PyTorch on the audit set; without, the golden images are noise. Raises ExportError where the exported
-    network does not say what the original says.
+    With ``audited``, golden set and audit set are class-balanced samples of its held-out images; without, the golden
+    images are noise. Raises ExportError where the exported network does not say what the original says.
     """
     check_target(out, marker=MANIFEST, force=force, error=BundleError)
     model, info = runs.load(run)
     size = (info.input.height, info.input.width)
     golden = random_images(GOLDEN_IMAGES, size)
-    audit_set, baselines = None, None
+    audit_set = None
     if audited is not None:
         check_labels(info, audited.dataset)
         split = held_out(audited.dataset)
         golden = normalize(split.take(balanced_sample(split.labels, GOLDEN_IMAGES)).images, info.input)
         sample = split.take(balanced_sample(split.labels, audited.images))
         audit_set = AuditSet(images=sample.images, labels=sample.labels)
-        if audited.baselines:
-            baselines = evaluation.baselines(model, sample, info.input, PRESETS[DEFAULT_PRESETS])
     classifier = to_onnx(model, input_size=size)
-    check_parity(torch_logits(model), classifier, np.concatenate([golden, random_images(NOISE_IMAGES, size)]))
+    noise = random_images(NOISE_IMAGES, size)
+    check_parity(torch_logits(model), classifier, np.concatenate([golden, noise]))
+    few = np.concatenate([golden[:GRADIENT_IMAGES], noise[:GRADIENT_IMAGES]])
+    parity = check_gradient_parity(torch_gradient(model), classifier, few)
     contents = Contents(
         name=info.variant.slug,
         input=info.input,
@@ -162,8 +165,9 @@ def export(run: Path, out: Path, audited: Audited | None = None, *, force: bool 
         golden_images=golden,
         variant=info.variant,
         audit_set=audit_set,
-        baselines=baselines,
+        baselines=audited is not None and audited.baselines,
         dataset_digest=info.dataset_digest,
+        gradient_parity=parity,
     )
     return write_bundle(out, classifier, contents, force=force)
 

@@ -89,6 +89,10 @@ def test_export(tiny_bundle: Path) -> None:
     assert bundle.manifest.name == bundle.manifest.variant.slug
     assert len(bundle.golden().images) == 8
     assert len(bundle.audit_set().labels) == 8
+    parity = bundle.manifest.gradient_parity
+    assert parity is not None
+    assert parity.images == 4
+    assert parity.residual < 1e-4
 
 
 def test_export_measures_baselines(roadworthy: Roadworthy, tiny_run: Path, tmp_path: Path) -> None:

@@ -1,0 +1,194 @@
+"""Where a network's gradient jumps: the operators that decide, and how far each decision is from the other side.
+
+A row of CROSSINGS is a function from a node and its inputs to *crossings*: for each element of the node's first input
+the change that would carry it as far beyond the nearest kink as it is now before it, and infinity where there is none.
+An element exactly on a kink gets infinity too: two implementations that both compute it exactly decide alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A node that decides: its attributes, the values of its inputs (None where left out), and its output's shape."""
+
+    attributes: Mapping[str, Any]
+    inputs: Sequence[Array | None]
+    output_shape: tuple[int, ...]
+
+    @property
+    def x(self) -> Array:
+        """The first input, in double precision."""
+        return np.asarray(self.inputs[0], np.float64)
+
+    def other(self, index: int) -> float | None:
+        """Return a scalar input, or None where it is left out."""
+        value = self.inputs[index] if index < len(self.inputs) else None
+        return None if value is None else float(value.reshape(-1)[0])
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """Return a node's attributes by name."""
+    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+
+
+def beyond(x: Array, *kinks: float | None) -> Array:
+    """Return the crossings of fixed kinks on the number line: twice the distance to the nearest."""
+    known = [kink for kink in kinks if kink is not None and np.isfinite(kink)]
+    if not known:
+        return np.full(x.shape, np.inf)
+    distances = np.stack([2 * (kink - x) for kink in known])
+    nearest = np.take_along_axis(distances, np.abs(distances).argmin(0)[None], 0)[0]
+    return np.where(nearest == 0, np.inf, nearest)
+
+
+def _zero(d: Decision) -> Array:
+    return beyond(d.x, 0.0)
+
+
+def _thresholded(d: Decision) -> Array:
+    return beyond(d.x, d.attributes.get("alpha", 1.0))
+
+
+def _elu(d: Decision) -> Array:
+    """Elu is smooth at 0 for alpha = 1, its default."""
+    return beyond(d.x, None if d.attributes.get("alpha", 1.0) == 1.0 else 0.0)
+
+
+def _clip(d: Decision) -> Array:
+    return beyond(d.x, d.other(1), d.other(2))
+
+
+def _hard_sigmoid(d: Decision) -> Array:
+    alpha, beta = d.attributes.get("alpha", 0.2), d.attributes.get("beta", 0.5)
+    return beyond(d.x, -beta / alpha, (1 - beta) / alpha)
+
+
+def _hard_swish(d: Decision) -> Array:
+    return beyond(d.x, -3.0, 3.0)
+
+
+def _two_sided(d: Decision) -> Array:
+    """Max, Min and comparisons: where the first input meets the nearest of the others."""
+    x = d.x
+    if x.shape != d.output_shape:
+        return np.full(x.shape, np.inf)
+    gaps = [2 * (np.broadcast_to(np.asarray(b, np.float64), x.shape) - x) for b in d.inputs[1:] if b is not None]
+    nearest = min(gaps, key=lambda gap: float(np.abs(gap).min()))
+    return np.where(nearest == 0, np.inf, nearest)
+
+
+def _largest(sign: float) -> Callable[[Decision], Array]:
+    """Return the crossings of ReduceMax (sign 1) or ReduceMin (sign -1): the runner-up overtakes."""
+
+    def crossings(d: Decision) -> Array:
+        x = sign * d.x
+        axes = d.attributes.get("axes")
+        if axes is None and len(d.inputs) > 1 and d.inputs[1] is not None:
+            axes = d.inputs[1].tolist()
+        axes = sorted(int(a) % x.ndim for a in (range(x.ndim) if axes is None else axes))
+        kept = [a for a in range(x.ndim) if a not in axes]
+        order = [*kept, *axes]
+        moved = x.transpose(order)
+        rows = moved.reshape(int(np.prod([x.shape[a] for a in kept])), -1)
+        result = _overtaking(rows).reshape(moved.shape)
+        return sign * result.transpose(np.argsort(order))
+
+    return crossings
+
+
+def _overtaking(rows: Array) -> Array:
+    """Return, for each row, the change that lifts its second largest element above the largest by what it lacks."""
+    result = np.full(rows.shape, np.inf)
+    if rows.shape[1] < 2:
+        return result
+    second, first = np.argpartition(rows, -2, axis=1)[:, -2:].T
+    index = np.arange(len(rows))
+    gap = rows[index, first] - rows[index, second]
+    open_race = (gap > 0) & np.isfinite(gap)
+    result[index[open_race], second[open_race]] = 2 * gap[open_race]
+    return result
+
+
+def _global_max_pool(d: Decision) -> Array:
+    x = d.x
+    return _overtaking(x.reshape(x.shape[0] * x.shape[1], -1)).reshape(x.shape)
+
+
+def _max_pool(d: Decision) -> Array:
+    """MaxPool over any number of axes: in every window the runner-up overtakes; an element takes its closest race."""
+    x = d.x
+    kernel = [int(k) for k in d.attributes["kernel_shape"]]
+    rank = len(kernel)
+    strides = [int(s) for s in d.attributes.get("strides") or [1] * rank]
+    dilations = [int(s) for s in d.attributes.get("dilations") or [1] * rank]
+    out = d.output_shape[2:]
+    begin = _pool_begin(d, kernel, strides, dilations)
+    reach = [(o - 1) * s + (k - 1) * e + 1 for o, s, k, e in zip(out, strides, kernel, dilations, strict=True)]
+    sizes = zip(reach, begin, x.shape[2:], strict=True)
+    padding = [(0, 0), (0, 0), *((b, max(0, r - b - n)) for r, b, n in sizes)]
+    padded = np.pad(x, padding, constant_values=-np.inf)
+    position = np.arange(padded.size).reshape(padded.shape)
+
+    spans = tuple((k - 1) * e + 1 for k, e in zip(kernel, dilations, strict=True))
+    every = [slice(0, (o - 1) * s + 1, s) for o, s in zip(out, strides, strict=True)]
+    inside = [slice(None, None, e) for e in dilations]
+    chosen = (slice(None), slice(None), *every, *inside)
+
+    def windows(array: Array) -> Array:
+        view = np.lib.stride_tricks.sliding_window_view(array, spans, axis=tuple(range(2, 2 + rank)))
+        return view[chosen].reshape(-1, int(np.prod(kernel)))
+
+    races = _overtaking(windows(padded))
+    result = np.full(padded.size, np.inf)
+    np.minimum.at(result, windows(position).reshape(-1), races.reshape(-1))
+    inner = tuple(slice(b, b + n) for (b, _), n in zip(padding, x.shape, strict=True))
+    return result.reshape(padded.shape)[inner]
+
+
+def _pool_begin(d: Decision, kernel: list[int], strides: list[int], dilations: list[int]) -> list[int]:
+    """Return the padding before the image along each pooled axis."""
+    rank = len(kernel)
+    auto = d.attributes.get("auto_pad", b"NOTSET")
+    if auto not in (b"SAME_UPPER", b"SAME_LOWER"):
+        return [0] * rank if auto == b"VALID" else list(d.attributes.get("pads") or [0] * (2 * rank))[:rank]
+    begin = []
+    for n, o, s, k, e in zip(d.x.shape[2:], d.output_shape[2:], strides, kernel, dilations, strict=True):
+        total = max(0, (o - 1) * s + (k - 1) * e + 1 - n)
+        begin.append(total // 2 if auto == b"SAME_UPPER" else total - total // 2)
+    return begin
+
+
+CROSSINGS: dict[str, Callable[[Decision], Array]] = {
+    "Abs": _zero,
+    "Clip": _clip,
+    "Elu": _elu,
+    "GlobalMaxPool": _global_max_pool,
+    "Greater": _two_sided,
+    "GreaterOrEqual": _two_sided,
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": _hard_swish,
+    "LeakyRelu": _zero,
+    "Less": _two_sided,
+    "LessOrEqual": _two_sided,
+    "Max": _two_sided,
+    "MaxPool": _max_pool,
+    "Min": _two_sided,
+    "PRelu": _zero,
+    "ReduceMax": _largest(1.0),
+    "ReduceMin": _largest(-1.0),
+    "Relu": _zero,
+    "Selu": _zero,
+    "ThresholdedRelu": _thresholded,
+}
