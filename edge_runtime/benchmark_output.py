@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from edge_runtime.errors import InputError
-from edge_runtime.folders import sibling
+from edge_runtime.folders import new_file
 
 if TYPE_CHECKING:
     from edge_runtime.benchmark import Benchmark, BenchmarkResult, ColdStart, Measurement
@@ -81,9 +81,6 @@ def write_samples(benchmark: Benchmark, path: str | os.PathLike[str], *, force: 
         from pyarrow import parquet
     except ImportError:
         raise InputError("writing Parquet needs pyarrow, which is not installed here: pip install pyarrow") from None
-    target = Path(path)
-    if target.exists() and not force:
-        raise InputError(f"{target} already exists; choose another name or pass --force to replace it")
     counts = [len(each.milliseconds) for each in benchmark.series]
     table = pyarrow.table(
         {
@@ -95,12 +92,6 @@ def write_samples(benchmark: Benchmark, path: str | os.PathLike[str], *, force: 
             "milliseconds": np.concatenate([each.milliseconds for each in benchmark.series]),
         }
     ).replace_schema_metadata({"roadworthy.benchmark": msgspec.json.encode(benchmark.result)})
-    temporary = sibling(target, "new")
-    try:
+    with new_file(path, force=force) as temporary:
         parquet.write_table(table, temporary)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise InputError(f"{target} cannot be written: {error.strerror or error}; choose another folder") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target
+    return Path(path)

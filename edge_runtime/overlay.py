@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.classifier import interpret
 from edge_runtime.errors import InputError
-from edge_runtime.folders import sibling
+from edge_runtime.folders import new_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -175,14 +175,6 @@ def save_image(figure: Image, path: str | os.PathLike[str], *, force: bool = Fal
     target = Path(path)
     if target.suffix.lower() not in FORMATS:
         raise InputError(f"{target} ends in none of {', '.join(FORMATS)}; choose one of them")
-    if target.exists() and not force:
-        raise InputError(f"{target} already exists; choose another name or pass --force to replace it")
-    temporary = sibling(target, "new")
-    try:
+    with new_file(target, force=force) as temporary:
         figure.save(temporary, FORMATS[target.suffix.lower()])
-        os.replace(temporary, target)
-    except OSError as error:
-        raise InputError(f"{target} cannot be written: {error.strerror or error}; choose another folder") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return target
