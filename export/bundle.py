@@ -26,6 +26,7 @@ from edge_runtime.manifest import (
     GradientParity,
     InputSpec,
     Manifest,
+    RoadBaseline,
 )
 from edge_runtime.variant import Variant
 from export import facts

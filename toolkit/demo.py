@@ -26,7 +26,8 @@ ADVERSARIAL = "adversarial"
 PRUNED = ("l1", "global", "layered", "channel")
 # Enough for curves that rise above the noise, few enough for minutes on two cores.
 AUDIT_IMAGES = 60
-BENCH_ITERATIONS = 60
+# Stages and calls of each bundle: a percentile needs many, an explanation of 50 sample points takes long.
+BENCHMARKS = {("classify", "vg"): 300, ("ig", "sg"): 30}
 SHOWN_IMAGES = 3
 
 
@@ -135,17 +136,12 @@ def measure(plan: DemoPlan, dataset: Dataset, folders: Folders, names: list[str]
         for method in ("vg", "ig", "sg"):
             run_on_device(["explain", bundle, images[0], "--method", method, "-o", results / f"{method}.png"], python)
     bundles = [folders.bundle(name) for name in names]
-    task = progress.add_task("device: benchmark, bundles in alternation", total=None)
-    bench: list[str | Path] = [
-        "bench",
-        *bundles,
-        "--iterations",
-        str(BENCH_ITERATIONS),
-        "--out",
-        folders.results / "bench.json",
-    ]
-    run_on_device(bench, python)
-    progress.update(task, total=1, completed=1)
+    for stages, iterations in BENCHMARKS.items():
+        task = progress.add_task(f"device: benchmark of {', '.join(stages)}, bundles in alternation", total=None)
+        options = [*(part for stage in stages for part in ("--stage", stage)), "--iterations", str(iterations)]
+        out = folders.results / f"bench-{'-'.join(stages)}.json"
+        run_on_device(["bench", *bundles, *options, "--cold-starts", "0", "--out", out], python)
+        progress.update(task, total=1, completed=1)
 
 
 def write_images(dataset: Dataset, folder: Path) -> list[Path]:

@@ -61,7 +61,7 @@ def road_curves(summaries: Sequence[Summary], method: str) -> Figure:
     axes.set(
         xlabel="pixels removed (%)", ylabel="accuracy", title=METHOD_TITLES[method], xlim=(0, 100), ylim=(-0.02, 1.02)
     )
-    axes.legend(fontsize=8, title="MoRF solid, LeRF dashed", title_fontsize=8)
+    below(axes, title="MoRF solid, LeRF dashed")
     return figure
 
 
@@ -81,7 +81,7 @@ def gini_bars(summaries: Sequence[Summary]) -> Figure:
     axes.set_xticks(range(len(METHOD_TITLES)), list(METHOD_TITLES.values()))
     axes.tick_params(axis="x", labelsize=8)
     axes.set(ylabel="Gini (higher is sparser)", title="Sparsity of the explanations")
-    axes.legend(fontsize=8, loc="lower right", framealpha=0.85, frameon=True)
+    below(axes)
     return figure
 
 
@@ -115,7 +115,7 @@ def scatter(axes: Axes, summaries: Sequence[Summary], values: dict[str, dict[str
         axes.plot([], [], color="#777777", marker=marker, linestyle="none", label=METHOD_TITLES[method])
     axes.set_xlim(left=0)
     axes.set_xlabel("latency of one classification, p50 to p95 (ms)")
-    axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    below(axes)
 
 
 def saliency_grid(summaries: Sequence[Summary], index: int) -> Figure:
@@ -161,6 +161,11 @@ def example_count(summaries: Sequence[Summary]) -> int:
 
 def colours(summaries: Sequence[Summary]) -> list[str]:
     return [COLOURS[index % len(COLOURS)] for index in range(len(summaries))]
+
+
+def below(axes: Axes, title: str | None = None) -> None:
+    """Put the legend under the axes, where no curve can run through it."""
+    axes.legend(fontsize=8, title=title, title_fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
 
 
 def panel() -> tuple[Figure, Axes]:

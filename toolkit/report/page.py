@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from toolkit.report.figures import STYLE, all_figures
 from toolkit.report.summary import Summary
-from toolkit.report.tables import COLUMNS, data_files
+from toolkit.report.tables import COLUMNS, data_files, groups
 
 PAGE = "report.html"
 FIGURES = "figures"
@@ -72,6 +72,7 @@ def render(summaries: Sequence[Summary], title: str, notes: Sequence[tuple[str, 
         title=title,
         summaries=summaries,
         columns=COLUMNS,
+        groups=groups(),
         sections=sections,
         notes=notes,
     )

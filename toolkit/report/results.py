@@ -74,7 +74,7 @@ def collect(paths: Sequence[Path]) -> Results:
     names = short_names(list(found.values()))
     return Results(
         [summarize(bundle, name) for bundle, name in zip(found.values(), names, strict=True)],
-        describe(audits, benchmarks),
+        describe(audits, benchmarks, dict(zip(found, names, strict=True))),
     )
 
 
@@ -209,16 +209,22 @@ def device_line(device: DeviceIdentity) -> str:
     return ", ".join(filter(None, (device.board, device.cpu_model, cores, memory, device.gpu))) or "unknown"
 
 
-def describe(audits: Sequence[AuditResult], benchmarks: Sequence[BenchmarkResult]) -> list[tuple[str, str]]:
-    """Return the notes on how the figures came about; what differs between results is listed with all its values."""
+def describe(
+    audits: Sequence[AuditResult], benchmarks: Sequence[BenchmarkResult], names: dict[str, str]
+) -> list[tuple[str, str]]:
+    """Return the notes on how the figures came about; what differs between results is listed with all its values.
+
+    ``names`` maps bundle digests to the names that the report uses.
+    """
     rows: list[tuple[str, str]] = []
     for result in benchmarks:
         rows.append(("device", device_line(result.device)))
-        per_stage = max((m.latency.count for m in result.measurements), default=0)
-        rows.append(("latency", f"{per_stage} calls per stage, bundles in alternation, on {result.options.provider}"))
-        unsteady = sorted({m.bundle for m in result.measurements if m.steady is False})
-        if unsteady:
-            rows.append(("not steady", f"clocks, temperature or latency moved while measuring {', '.join(unsteady)}"))
+        calls = max((m.latency.count for m in result.measurements), default=0)
+        stages = ", ".join(result.options.stages)
+        rows.append(("latency", f"{calls} calls of {stages}, bundles in alternation, on {result.options.provider}"))
+        for m in result.measurements:
+            if m.steady is False:
+                rows.append(("not steady", f"{names[result.bundles[m.bundle]]} {m.stage} ({', '.join(m.moved)})"))
     for audit in audits:
         rows.append(("images", f"{audit.images} ({audit.source})"))
         for method, found in audit.explainers.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,10 +16,10 @@ MISSING = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the main table: heading, its unit or meaning, the number behind a cell, and how it is written."""
+    """A column of the main table: its group, heading, the number behind a cell, and how it is written."""
 
+    group: str
     name: str
-    hint: str
     value: Callable[[Summary], float | None]
     write: Callable[[float], str]
 
@@ -51,21 +52,22 @@ def _count(value: float) -> str:
     return f"{value:.0f}"
 
 
+LATENCY = "one classification, ms"
 COLUMNS: tuple[Column, ...] = (
-    Column("accuracy", "on the audit set", lambda s: _estimate(s.accuracy), lambda v: f"{v:.1%}"),
-    Column("size", "classifier.onnx", lambda s: s.size, lambda v: f"{v / 1e6:.2f} MB"),
-    Column("weights", "stored", lambda s: s.parameters, _count),
-    Column("not zero", "weights left by masks", lambda s: s.nonzero_parameters, _count),
-    Column("MACs", "one image", lambda s: s.macs, _count),
-    Column("p50", "classification, ms", _latency("p50"), lambda v: f"{v:.2f}"),
-    Column("p95", "classification, ms", _latency("p95"), lambda v: f"{v:.2f}"),
-    Column("p99", "classification, ms", _latency("p99"), lambda v: f"{v:.2f}"),
-    *(Column(f"Gini {m.upper()}", f"{name}: sparsity", _gini(m), "{:.3f}".format) for m, name in METHOD_TITLES.items()),
-    *(
-        Column(f"ROAD {m.upper()}", f"{name}: faithfulness", _road(m), "{:+.3f}".format)
-        for m, name in METHOD_TITLES.items()
-    ),
+    Column("on the audit set", "accuracy", lambda s: _estimate(s.accuracy), "{:.1%}".format),
+    Column("what is stored and computed", "size", lambda s: s.size, lambda v: f"{v / 1e6:.2f} MB"),
+    Column("what is stored and computed", "weights", lambda s: s.parameters, _count),
+    Column("what is stored and computed", "not zero", lambda s: s.nonzero_parameters, _count),
+    Column("what is stored and computed", "MACs", lambda s: s.macs, _count),
+    *(Column(LATENCY, name, _latency(name), "{:.2f}".format) for name in ("p50", "p95", "p99")),
+    *(Column("sparsity", f"Gini {method.upper()}", _gini(method), "{:.3f}".format) for method in METHOD_TITLES),
+    *(Column("faithfulness", f"ROAD {method.upper()}", _road(method), "{:+.3f}".format) for method in METHOD_TITLES),
 )
+
+
+def groups() -> list[tuple[str, int]]:
+    """Return the groups of the columns, each with how many columns it spans."""
+    return [(name, len(list(members))) for name, members in itertools.groupby(COLUMNS, lambda column: column.group)]
 
 
 def data_files(summaries: Sequence[Summary]) -> dict[str, str]:
