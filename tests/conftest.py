@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-# Before anything imports torch. Where tests share their cores, OpenMP threads that wait for one another spin: a training
-# step of a small network was seen to take ten times as long with two threads as with one.
+# Before anything imports torch. Where tests share their cores, OpenMP threads that wait for one another spin: training
+# a small network was seen to take ten times as long with two threads as with one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
