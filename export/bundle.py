@@ -44,8 +44,9 @@ class Contents:
     """What a bundle holds beside the two graphs.
 
     ``golden_images``: normalised float32 [G,3,H,W], the self-test's inputs. ``audit_set``: labelled images for audits
-    on the device, ``baselines`` the desktop's figures on them. ``presets`` names the explainers' parameters.
-    ``variant`` and ``gradient_parity`` are None for a user's own ONNX file.
+    on the device; with ``baselines`` they are audited here too, for the vehicle to compare its figures with.
+    ``presets`` names the explainers' parameters. ``variant`` and ``gradient_parity`` are None for a user's own ONNX
+    file.
     """
 
     name: str
