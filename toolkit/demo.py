@@ -133,8 +133,7 @@ def measure(plan: DemoPlan, dataset: Dataset, folders: Folders, names: list[str]
         run_on_device(audit, python)
         predictions = run_on_device(["classify", bundle, *images, "--json"], python)
         (results / "classify.json").write_text(predictions, encoding="utf-8")
-        for method in ("vg", "ig", "sg"):
-            run_on_device(["explain", bundle, images[0], "--method", method, "-o", results / f"{method}.png"], python)
+        run_on_device(["explain", bundle, images[0], "--method", "ig", "--out", results / "explained.png"], python)
     bundles = [folders.bundle(name) for name in names]
     for stages, iterations in BENCHMARKS.items():
         task = progress.add_task(f"device: benchmark of {', '.join(stages)}, bundles in alternation", total=None)
