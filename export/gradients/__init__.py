@@ -9,6 +9,7 @@ from export.gradients import (  # noqa: F401  (importing the modules fills the t
     rules_arithmetic,
     rules_conv,
     rules_pooling,
+    rules_quantise,
     rules_reduction,
     rules_resample,
     rules_select,

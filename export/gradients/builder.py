@@ -358,8 +358,8 @@ class Op:
             value = self.constant(index)
             given = None if value is None else value.tolist()
         rank = len(self.shape())
-        if given is None or (not given and not self.attr("noop_with_empty_axes", 0)):
-            return list(range(rank))
+        if not given:
+            return [] if self.attr("noop_with_empty_axes", 0) else list(range(rank))
         return sorted(int(axis) % rank for axis in np.atleast_1d(given))
 
     def step(self, x: str, shape: Shape | None = None, *, scale: float = 1.0, offset: float = 0.0) -> str:

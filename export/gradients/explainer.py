@@ -172,5 +172,8 @@ def assemble(
     model = helper.make_model(
         graph, opset_imports=p.model.opset_import, ir_version=p.model.ir_version, producer_name="roadworthy"
     )
-    onnx.checker.check_model(model)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"the model is not valid ONNX: {str(error).strip().splitlines()[0]}") from error
     return model

@@ -81,7 +81,9 @@ def observe(
     """
     graph = model.graph
     large = {t.name for t in graph.initializer if int(np.prod(t.dims)) * 4 > _SMALL_BYTES}
-    unknown = dependent_tensors(graph, {image.name} | large)
+    # dequantised weights stay as they are: engines recognise the pair and run the layer in integers
+    dequantised = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    unknown = dependent_tensors(graph, {image.name} | large | dequantised)
     computed = [name for node in graph.node for name in node.output if name]
     free = [name for name in computed if name not in unknown]
     fixed = image.type.tensor_type.shape.dim

@@ -86,6 +86,10 @@ def prepare(model: onnx.ModelProto) -> Prepared:
             f"output {logits!r} has shape {_show(shapes[logits])}; a classifier's logits are [N, K]:"
             " make such an output the first"
         )
+    for output in graph.output:
+        if not output.type.tensor_type.HasField("shape"):
+            kind = output.type.tensor_type.elem_type
+            output.CopyFrom(helper.make_tensor_value_info(output.name, kind, shapes[output.name]))
     return Prepared(
         model=fresh,
         image=image.name,
@@ -129,16 +133,26 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
     names: dict[str, str] = {}
     keep = []
     outputs = {o.name for o in graph.output}
+    read = {name for node in graph.node for name in reads(node)} | outputs
     for node in graph.node:
         _rename_reads(node, names)
+        if node.op_type == "Dropout" and read.isdisjoint(node.output[1:]) and not _trains(node, graph):
+            node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output[:1], name=node.name))
         if node.op_type == "Constant":
             graph.initializer.append(_constant_value(node))
-        elif node.op_type in ("Identity", "Dropout") and node.output[0] not in outputs and not any(node.output[1:]):
+        elif node.op_type == "Identity" and node.output[0] not in outputs:
             names[node.output[0]] = node.input[0]
         else:
             keep.append(node)
     del graph.node[:]
     graph.node.extend(keep)
+
+
+def _trains(dropout: onnx.NodeProto, graph: onnx.GraphProto) -> bool:
+    """Tell whether a Dropout is in training mode, or may be: its third input says so."""
+    mode = dropout.input[2] if len(dropout.input) > 2 else ""
+    values = [numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name == mode]
+    return bool(mode) and not (values and not values[0].any())
 
 
 def _rename_reads(node: onnx.NodeProto, names: dict[str, str]) -> None:
@@ -156,12 +170,23 @@ def _expand_functions(model: onnx.ModelProto, image: str, opset: int) -> bool:
     dependent = dependent_tensors(model.graph, {image})
     wanted = set()
     for node in model.graph.node:
-        known = node.op_type in RULES or node.op_type in NO_GRADIENT or node.op_type in WHOLE_FUNCTIONS
-        if node.domain in ("", "ai.onnx") and not known and not dependent.isdisjoint(node.output):
-            schema: Any = onnx.defs.get_schema(node.op_type, opset)  # its type stub lacks two properties
-            if schema.has_function or schema.has_context_dependent_function:
-                wanted.add(("", node.op_type))
+        if node.domain not in ("", "ai.onnx") or dependent.isdisjoint(node.output):
+            continue
+        if not onnx.defs.has(node.op_type, opset):
+            continue  # onnxruntime says what is wrong with it
+        schema: Any = onnx.defs.get_schema(node.op_type, opset)  # its type stub lacks two properties
+        kept = {*RULES, *NO_GRADIENT, *WHOLE_FUNCTIONS}
+        if node.op_type in kept and not schema.deprecated:  # GroupNormalization of opset 18 to 20 is deprecated
+            continue
+        if schema.has_function or schema.has_context_dependent_function:
+            wanted.add(("", node.op_type))
+            given = {attribute.name for attribute in node.attribute}
+            defaults = {name: a.default_value for name, a in schema.attributes.items() if a.default_value.name}
+            node.attribute.extend(value for name, value in defaults.items() if name not in given)
     if wanted:
+        model.graph.value_info.extend(  # the inliner knows the types of initializers from here alone
+            helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in model.graph.initializer
+        )
         model.CopyFrom(inliner.inline_selected_functions(model, sorted(wanted), inline_schema_functions=True))
     return bool(wanted)
 
@@ -283,7 +308,7 @@ def _refuse_what_did_not_fold(graph: onnx.GraphProto, logits: str, image: str) -
         elif node.op_type in DATA_SHAPED:
             found.append(f"{name} gives a tensor whose shape depends on the image")
         elif node.op_type == "Dropout":
-            found.append(f"{name} may be in training mode, or gives its mask")
+            found.append(f"{name} is in training mode")
     if image not in needed:
         raise ExportError(f"output {logits!r} does not depend on input {image!r}; the first output must be the logits")
     if found:

@@ -214,7 +214,7 @@ def cast(op: Op, g: str) -> str:
     return g
 
 
-@rule("Identity", "Dropout")
+@rule("Identity")
 def identity(op: Op, g: str) -> str:
     """g."""
     return g

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import string
+
 import numpy as np
 
 from export.gradients.builder import Op, UnsupportedCaseError, blocked
@@ -82,7 +84,7 @@ def where(op: Op, g: str) -> list[str | None]:
 
 
 @rule("MatMul")
-def matmul(op: Op, g: str) -> list[str]:
+def matmul(op: Op, g: str) -> list[str | None]:
     """(g B^T, A^T g), summed over the batch dimensions that were repeated."""
     a, b = op.inputs
     rank_a, rank_b = len(op.shape(0)), len(op.shape(1))
@@ -104,10 +106,13 @@ def _sum_batch(op: Op, grad: str, index: int) -> str:
     return unbroadcast(op.b, grad, (*batch, *target[-2:]), target)
 
 
-def _vector_matmul(op: Op, g: str, rank_a: int, rank_b: int) -> list[str]:
+def _vector_matmul(op: Op, g: str, rank_a: int, rank_b: int) -> list[str | None]:
     """Lift vectors to matrices, differentiate, and drop the axes again."""
-    if rank_a == 1:
-        raise UnsupportedCaseError("it multiplies a vector from the left; reshape it to a matrix first")
+    if rank_b == 1 and rank_a == 1:
+        raise UnsupportedCaseError("it multiplies two vectors, which leaves no batch; keep the images of a batch apart")
+    if rank_a == 1:  # without a batch axis the vector is a constant
+        row = op.b.emit("Unsqueeze", [g, op.b.ints([-2])])
+        return [None, op.mul(op.b.emit("Unsqueeze", [op.inputs[0], op.b.ints([1])]), row)]
     column = op.b.emit("Unsqueeze", [g, op.b.ints([-1])])
     row = op.b.emit("Unsqueeze", [op.inputs[1], op.b.ints([0])])
     left = op.b.emit("MatMul", [column, row])
@@ -138,14 +143,25 @@ def gemm(op: Op, g: str) -> list[str]:
 @rule("Einsum")
 def einsum(op: Op, g: str) -> list[str]:
     """For each factor, the einsum of g with the other factors; indices that only this factor has are repeated."""
-    equation = op.attr("equation").replace(" ", "")
-    terms, arrow, result = equation.partition("->")
-    factors = terms.split(",")
-    if not arrow or "." in equation or any(len(set(f)) != len(f) for f in factors):
-        raise UnsupportedCaseError(
-            f"equation {equation!r} has no gradient rule; write its output indices out, without ellipsis and repetition"
-        )
+    factors, result = _explicit(op.attr("equation"), [len(op.shape(i)) for i in range(len(op.inputs))])
+    if any(len(set(f)) != len(f) for f in factors):
+        raise UnsupportedCaseError(f"equation {op.attr('equation')!r} takes a diagonal, which has no gradient rule")
     return [_einsum_factor(op, g, factors, result, index) for index in range(len(factors))]
+
+
+def _explicit(equation: str, ranks: list[int]) -> tuple[list[str], str]:
+    """Return the indices of each factor and of the result, with letters for ellipses and for an implicit result."""
+    terms, arrow, result = equation.replace(" ", "").partition("->")
+    factors = terms.split(",")
+    unused = [letter for letter in string.ascii_letters if letter not in equation]
+    hidden = max(rank - len(f) + 3 if "..." in f else 0 for f, rank in zip(factors, ranks, strict=True))
+    batch = "".join(unused[:hidden])  # an ellipsis of fewer axes stands for the last of them
+    if not arrow:
+        letters = terms.replace("...", "").replace(",", "")
+        result = ("..." if hidden else "") + "".join(sorted(x for x in letters if letters.count(x) == 1))
+    lengths = [rank - len(f) + 3 for f, rank in zip(factors, ranks, strict=True)]
+    expanded = [f.replace("...", batch[hidden - n :]) for f, n in zip(factors, lengths, strict=True)]
+    return expanded, result.replace("...", batch)
 
 
 def _einsum_factor(op: Op, g: str, factors: list[str], result: str, index: int) -> str:

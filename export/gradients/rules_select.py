@@ -49,8 +49,8 @@ def gather_nd(op: Op, g: str) -> str:
 
 
 @rule("ScatterND", constant_inputs=(1,))
-def scatter_nd(op: Op, g: str) -> list[str]:
-    """(g with zeros where it was overwritten, g at the positions that were written)."""
+def scatter_nd(op: Op, g: str) -> list[str | None]:
+    """(g with zeros where it was overwritten, none, g at the positions that were written)."""
     reduction = op.attr("reduction", "none")
     if reduction not in ("none", "add"):
         raise UnsupportedCaseError(f"reduction {reduction!r} has no gradient rule; use none or add")
@@ -60,10 +60,10 @@ def scatter_nd(op: Op, g: str) -> list[str]:
     written = op.b.emit("MatMul", [op.b.constant(_selection(rows, leading)), flat])
     updates = op.b.reshape(written, op.shape(2), like=op.inputs[2])
     if reduction == "add":
-        return [g, updates]
+        return [g, None, updates]
     kept = np.ones((leading, 1))
     kept[rows] = 0.0
-    return [op.b.reshape(op.mul(flat, op.b.constant(kept)), shape, like=op.inputs[0]), updates]
+    return [op.b.reshape(op.mul(flat, op.b.constant(kept)), shape, like=op.inputs[0]), None, updates]
 
 
 def _leading(op: Op, shape: Shape, batch_dims: int) -> tuple[int, Array]:

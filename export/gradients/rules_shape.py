@@ -56,7 +56,7 @@ def slice_(op: Op, g: str) -> str:
             continue  # the whole batch
         taken = range(n)[slice(int(start), int(stop) if stop > -n - 1 else None, int(step))]
         if not taken:
-            continue
+            return op.mul(op.inputs[0], 0.0)
         if step < 0:
             g = op.b.slice(g, [axis], [-1], [-(2**31)], [-1])
             taken = taken[::-1]
@@ -93,7 +93,7 @@ def pad(op: Op, g: str) -> str:
         if mode == "constant":
             g = _crop(op, g, axis, begin, size)
         else:
-            g = _fold_border(op, g, axis, _sources(op, mode, size, begin, end))
+            g = _fold_border(op, g, axis, _sources(mode, size, begin, end), size)
     return g
 
 
@@ -116,20 +116,16 @@ def _fit(op: Op, g: str, axis: int, begin: int, size: int) -> str:
     return op.b.pad(g, [0] * rank, [missing if i == axis else 0 for i in range(rank)])
 
 
-def _sources(op: Op, mode: str, size: int, begin: int, end: int) -> Array:
+def _sources(mode: str, size: int, begin: int, end: int) -> Array:
     """Return, for each position of the padded axis, the input position it was copied from."""
-    modes = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
-    if mode not in modes or begin < 0 or end < 0:
-        raise UnsupportedCaseError(
-            f"mode {mode!r} with pads {begin}, {end} has no gradient rule;"
-            " use constant, reflect, edge or wrap with pads >= 0"
-        )
-    return np.pad(np.arange(size), (begin, end), mode=modes[mode])  # type: ignore[call-overload,no-any-return]
+    if mode not in ("reflect", "edge", "wrap"):  # which NumPy calls by the same names
+        raise UnsupportedCaseError(f"mode {mode!r} has no gradient rule; use constant, reflect, edge or wrap")
+    sources: Array = np.pad(np.arange(size), (max(0, begin), max(0, end)), mode=mode)  # type: ignore[call-overload]
+    return sources[max(0, -begin) : len(sources) - max(0, -end)]
 
 
-def _fold_border(op: Op, g: str, axis: int, sources: Array) -> str:
+def _fold_border(op: Op, g: str, axis: int, sources: Array, size: int) -> str:
     """Multiply along ``axis`` by the 0/1 matrix that adds each padded position to its source."""
-    size = int(sources.max()) + 1
     matrix = np.zeros((len(sources), size))
     matrix[np.arange(len(sources)), sources] = 1.0
     return along_axis(op, g, axis, matrix, len(op.shape()))
