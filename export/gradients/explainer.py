@@ -9,6 +9,7 @@ from edge_runtime.errors import ExportError
 from export.gradients.builder import Builder
 from export.gradients.prepare import Prepared, prepare
 from export.gradients.registry import RULES
+from export.gradients.small_maps import as_products
 from export.gradients.walk import Rules, backward
 
 
@@ -56,6 +57,7 @@ def build_explainer(model: onnx.ModelProto) -> onnx.ModelProto:
         )
     b = new_builder(p, "N*K")
     _rename_tensor(p, {p.image: "grad/points", p.logits: "logits"})
+    as_products(p, b)
     before = len(b.nodes)
     _, channels, height, width = p.shapes[p.image]
     pixels = int((channels or 0) * (height or 0) * (width or 0))

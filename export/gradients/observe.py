@@ -110,6 +110,8 @@ def observe(
     for name, (a, b) in observed.items():
         if isinstance(a, np.ndarray) and np.array_equal(a, b) and a.nbytes <= MAX_FOLDED_BYTES:
             folded[name] = a
+    lengths = {name: (a[0], b[0]) for name, a, b in zip(computed, first, last, strict=False) if len(a) == 1}
+    _views_to_reshapes(graph, lengths, observed)
     _fix_reshapes(graph, shapes, constants, observed)
     return shapes, folded
 
@@ -126,7 +128,11 @@ def _probe(model: onnx.ModelProto, large: set[str], computed: list[str], free: l
             zeros.append(helper.make_node("ConstantOfShape", [small[-1].name], [tensor.name], value=value))
         else:
             small.append(tensor)
-    probes = [helper.make_node("Shape", [name], [f"observed/{i}"]) for i, name in enumerate(computed)]
+    # a quantised tensor has the shape of its input; onnxruntime has no Shape of four-bit integers
+    alike = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    probes = [
+        helper.make_node("Shape", [alike.get(name, name)], [f"observed/{i}"]) for i, name in enumerate(computed)
+    ]
     outputs = [helper.make_tensor_value_info(probe.output[0], TensorProto.INT64, None) for probe in probes]
     outputs += [onnx.ValueInfoProto(name=name) for name in free]
     graph = helper.make_graph([*zeros, *model.graph.node, *probes], "probe", model.graph.input, outputs, small)
@@ -181,6 +187,22 @@ def _run_in_float32(probe: onnx.ModelProto, image: str, unknown: set[str]) -> No
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(kept)
+
+
+def _views_to_reshapes(
+    graph: onnx.GraphProto, lengths: dict[str, tuple[int, int]], observed: dict[str, tuple[Array, Array]]
+) -> None:
+    """Turn a Gather that picks every element of a vector in its order into a Reshape to the indices' shape.
+
+    That is what PyTorch's exporter makes of as_strided, behind global pooling of channels-last tensors.
+    """
+    for node in graph.node:
+        indices = observed.get(node.input[1]) if node.op_type == "Gather" else None
+        if indices is None or node.input[0] not in lengths:
+            continue
+        if all(np.array_equal(i.reshape(-1), np.arange(n)) for i, n in zip(indices, lengths[node.input[0]], strict=True)):
+            node.op_type = "Reshape"
+            del node.attribute[:]
 
 
 def _fix_reshapes(

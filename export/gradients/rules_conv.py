@@ -17,7 +17,7 @@ from export.gradients.builder import Builder, Op, Phases, UnsupportedCaseError, 
 from export.gradients.registry import rule
 
 
-def _geometry(op: Op, spatial: int, kernel: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
+def geometry(op: Op, spatial: int, kernel: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
     """Return strides, dilations and the pads at the begin of each spatial axis."""
     strides = list(op.attr("strides") or [1] * spatial)
     dilations = list(op.attr("dilations") or [1] * spatial)
@@ -90,7 +90,7 @@ def conv(op: Op, g: str) -> Phases | str:
         return lifted(op, g, conv)
     if len(kernel) != 2:
         raise UnsupportedCaseError(f"it has {len(kernel)} spatial axes; reshape it to two")
-    strides, dilations, begin = _geometry(op, 2, kernel)
+    strides, dilations, begin = geometry(op, 2, kernel)
     groups = int(op.attr("group", 1))
     g_map = GradientMap(
         g=g,

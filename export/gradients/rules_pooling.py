@@ -9,7 +9,7 @@ import numpy as np
 
 from export.gradients.builder import STEEP, Array, Op, Phases, UnsupportedCaseError, static
 from export.gradients.registry import rule
-from export.gradients.rules_conv import _geometry, lifted
+from export.gradients.rules_conv import geometry, lifted
 
 # Stands for minus infinity in padding: below every activation, and finite so that differences with it are.
 BELOW = -float(2**126)
@@ -22,7 +22,7 @@ class Window:
         self.kernel = [int(k) for k in op.attr("kernel_shape")]
         if len(self.kernel) != 2:
             raise UnsupportedCaseError(f"it pools over {len(self.kernel)} axes; reshape it to one or two")
-        self.strides, self.dilations, self.begin = _geometry(op, 2, self.kernel)
+        self.strides, self.dilations, self.begin = geometry(op, 2, self.kernel)
         self.size = [static(d) for d in op.shape()[2:]]
         self.out = [static(d) for d in op.output_shape[2:]]
         self.channels = static(op.shape()[1])
