@@ -24,10 +24,16 @@ SIZE = {"vgg16": 32, "resnet18": 64}
 def classifier(architecture: str, width: float = 0.25) -> tuple[nn.Module, onnx.ModelProto]:
     """Return a randomly initialised network in eval mode and its ONNX graph, both for images of ``SIZE``."""
     size = SIZE[architecture]
+    torch.manual_seed(0)
     module = models.build(architecture, CLASSES, width=width, input_size=size).eval()
     for layer in module.modules():
         if isinstance(layer, nn.ReLU):
             layer.inplace = False  # Captum's hooks need the values that an in-place layer overwrites
+        elif isinstance(layer, nn.Conv2d) and layer.bias is not None:
+            nn.init.normal_(layer.bias, std=0.1)  # zero at first, so that the network would scale with its input
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.bias, std=0.1)
+            nn.init.uniform_(layer.running_var, 0.5, 2.0)
     return module, to_onnx(module, input_size=(size, size))
 
 
