@@ -1,1 +1,1 @@
-"""Repeatable measurements. Each module is a script; results go to ``benchmarks/results/`` with device, versions, date."""
+"""Repeatable measurements, one script each; ``benchmarks/results/`` holds results with device, versions and date."""

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("numpy", "onnx", "onnxruntime-gpu", "onnxruntime", "torch", "torchvision", "captum", "torch-pruning", "scipy")
+PACKAGES = (
+    "numpy", "onnx", "onnxruntime-gpu", "onnxruntime", "torch", "torchvision", "captum", "torch-pruning", "scipy",
+)  # fmt: skip
 
 
 def record(name: str, rows: Sequence[Mapping[str, Any]], **context: Any) -> Path:
