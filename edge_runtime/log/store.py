@@ -24,6 +24,7 @@ APPLICATION_ID = 0x52574C47  # "RWLG"
 PAGE_BYTES = 4096
 FRAME_BYTES = PAGE_BYTES + 24  # a page in the WAL file carries a 24-byte header
 MIN_BYTES = 1 << 20
+MOST_WAL_PAGES = 256
 DEFAULT_MAX_BYTES = 256 << 20
 
 SCHEMA = """
@@ -84,7 +85,8 @@ class Budget:
         """Share ``max_bytes`` between the database and its WAL file. Raises LogError below ``MIN_BYTES``."""
         if max_bytes < MIN_BYTES:
             raise LogError(f"a log of {max_bytes} bytes is too small; give it at least {MIN_BYTES}")
-        wal_pages = min(max_bytes // PAGE_BYTES // 8, 1024)
+        # Few pages: a checkpoint makes the commit that meets it wait, so many short ones beat a few long ones.
+        wal_pages = min(max_bytes // PAGE_BYTES // 8, MOST_WAL_PAGES)
         # One transaction may follow the last that did not reach the threshold; a few pages go to the tree and the head.
         reserve = (2 * wal_pages + 16) * FRAME_BYTES
         return cls((max_bytes - reserve) // PAGE_BYTES, wal_pages, wal_pages * PAGE_BYTES // 2)
