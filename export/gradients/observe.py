@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -130,9 +130,7 @@ def _probe(model: onnx.ModelProto, large: set[str], computed: list[str], free: l
             small.append(tensor)
     # a quantised tensor has the shape of its input; onnxruntime has no Shape of four-bit integers
     alike = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
-    probes = [
-        helper.make_node("Shape", [alike.get(name, name)], [f"observed/{i}"]) for i, name in enumerate(computed)
-    ]
+    probes = [helper.make_node("Shape", [alike.get(name, name)], [f"observed/{i}"]) for i, name in enumerate(computed)]
     outputs = [helper.make_tensor_value_info(probe.output[0], TensorProto.INT64, None) for probe in probes]
     outputs += [onnx.ValueInfoProto(name=name) for name in free]
     graph = helper.make_graph([*zeros, *model.graph.node, *probes], "probe", model.graph.input, outputs, small)
@@ -174,19 +172,32 @@ def _run_in_float32(probe: onnx.ModelProto, image: str, unknown: set[str]) -> No
         return narrowed[name]
 
     for node in graph.node:
-        if unknown.isdisjoint(node.output):
-            nodes.append(node)
-            continue
-        node.input[:] = [narrow(name) for name in node.input]
-        for attribute in node.attribute:
-            if attribute.name == "to" and attribute.i == TensorProto.DOUBLE:
-                attribute.i = TensorProto.FLOAT
-            if attribute.name == "value" and attribute.t.data_type == TensorProto.DOUBLE:  # a large weight's zeros
-                attribute.t.CopyFrom(helper.make_tensor("value", TensorProto.FLOAT, [1], [0.0]))
+        if not unknown.isdisjoint(node.output):
+            _narrow_node(node, narrow)
         nodes.append(node)
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(kept)
+
+
+def _narrow_node(node: onnx.NodeProto, narrow: Callable[[str], str]) -> None:
+    """Turn double into float32 in a node and in its subgraphs; ``narrow`` gives the names of its inputs."""
+    node.input[:] = [narrow(name) for name in node.input]
+    for attribute in node.attribute:
+        if attribute.name == "to" and attribute.i == TensorProto.DOUBLE:
+            attribute.i = TensorProto.FLOAT
+        if attribute.name == "value" and attribute.t.data_type == TensorProto.DOUBLE:
+            narrowed = numpy_helper.to_array(attribute.t).astype(np.float32)
+            attribute.t.CopyFrom(numpy_helper.from_array(narrowed))
+    for body in subgraphs(node):
+        for inner in body.node:
+            _narrow_node(inner, narrow)
+        for tensor in body.initializer:
+            if tensor.data_type == TensorProto.DOUBLE:
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+        for output in body.output:
+            if output.type.tensor_type.elem_type == TensorProto.DOUBLE:
+                output.type.tensor_type.elem_type = TensorProto.FLOAT
 
 
 def _views_to_reshapes(
@@ -200,7 +211,9 @@ def _views_to_reshapes(
         indices = observed.get(node.input[1]) if node.op_type == "Gather" else None
         if indices is None or node.input[0] not in lengths:
             continue
-        if all(np.array_equal(i.reshape(-1), np.arange(n)) for i, n in zip(indices, lengths[node.input[0]], strict=True)):
+        if all(
+            np.array_equal(i.reshape(-1), np.arange(n)) for i, n in zip(indices, lengths[node.input[0]], strict=True)
+        ):
             node.op_type = "Reshape"
             del node.attribute[:]
 

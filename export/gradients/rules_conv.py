@@ -7,11 +7,12 @@ the flip is a Slice of the weight, which engines fold when they load the graph: 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
+from onnx import helper
 
 from export.gradients.builder import Builder, Op, Phases, UnsupportedCaseError, static
 from export.gradients.registry import rule
@@ -57,28 +58,45 @@ def _taps(b: Builder, weight: str, size: int, axis: int, taps: Sequence[int]) ->
     return b.slice(weight, [axis], [taps[0]], [end if end >= 0 else -size - 1], [step])
 
 
-def lifted(op: Op, g: str, two_dimensional: Callable[[Op, str], Phases | str]) -> str:
-    """Differentiate a node of one spatial axis as one of two, the first of which has a single row."""
+def in_two_axes(op: Op, g: str, kernel: Sequence[int], rule_of_two: Callable[[Op, str], Phases | str]) -> str:
+    """Differentiate a node of one spatial axis, or of three of which it leaves two neighbours alone, as one of two."""
     b = op.b
+    axes = _merged_axes(op, kernel)
 
-    def with_row(name: str) -> str:
-        higher = b.emit("Unsqueeze", [name, b.ints([2])])
-        b.shapes[higher] = (*b.shapes[name][:2], 1, *b.shapes[name][2:])
-        return higher
+    def reshaped(name: str) -> str:
+        shape = b.shapes[name]
+        if len(shape) != len(kernel) + 2:
+            return name  # a bias
+        sizes = (*shape[:2], *(math.prod(static(shape[2 + i]) for i in group) for group in axes))
+        b.shapes[result := b.reshape(name, sizes)] = sizes
+        return result
 
-    filler = {"kernel_shape": 1, "strides": 1, "dilations": 1}
-    node = onnx.NodeProto()
-    node.CopyFrom(op.node)
-    for attribute in node.attribute:
-        if attribute.name in filler:
-            attribute.ints.insert(0, filler[attribute.name])
-        if attribute.name == "pads":
-            attribute.ints[:] = [0, attribute.ints[0], 0, attribute.ints[1]]
-    node.input[:] = [with_row(name) if len(b.shapes.get(name, ())) == 3 else name for name in op.inputs]
-    node.output[:] = [with_row(op.output)]
-    result = two_dimensional(Op(node, b), b.emit("Unsqueeze", [g, b.ints([2])]))
-    full = b.interleave(result) if isinstance(result, Phases) else result
-    return b.emit("Squeeze", [full, b.ints([2])])
+    strides, dilations, _ = geometry(op, len(kernel), kernel)
+    pads = list(op.attr("pads") or [0] * (2 * len(kernel)))
+    attributes = {a.name: helper.get_attribute_value(a) for a in op.node.attribute}
+    for name, values in (("kernel_shape", kernel), ("strides", strides), ("dilations", dilations)):
+        attributes[name] = [max((values[i] for i in group), default=1) for group in axes]
+    attributes["pads"] = [sum(side[i] for i in group) for side in np.split(np.array(pads), 2) for group in axes]
+    node = helper.make_node(
+        op.node.op_type, [reshaped(name) for name in op.inputs], [reshaped(op.output)], **attributes
+    )
+    grad = rule_of_two(Op(node, b), b.reshape(g, b.shapes[node.output[0]]))
+    return b.reshape(b.interleave(grad) if isinstance(grad, Phases) else grad, op.shape())
+
+
+def _merged_axes(op: Op, kernel: Sequence[int]) -> list[list[int]]:
+    """Sort one or three spatial axes into two groups, so that no group of several is worked along."""
+    if len(kernel) == 1:
+        return [[], [0]]
+    strides, _, _ = geometry(op, len(kernel), kernel)
+    pads = list(op.attr("pads") or [0] * (2 * len(kernel)))
+    still = [
+        k == s == 1 and not any(pads[i :: len(kernel)]) for i, (k, s) in enumerate(zip(kernel, strides, strict=True))
+    ]
+    for axes in ([[0], [1, 2]], [[0, 1], [2]]):
+        if len(kernel) == 3 and all(still[i] for group in axes if len(group) > 1 for i in group):
+            return axes
+    raise UnsupportedCaseError(f"it works along {len(kernel)} axes at once; reshape it to two")
 
 
 @rule("Conv", constant_inputs=(1, 2))
@@ -86,10 +104,8 @@ def conv(op: Op, g: str) -> Phases | str:
     """Conv of g with the flipped kernel; for strides, a convolution for each phase of the input grid."""
     shape = [static(d) for d in op.shape(1)]
     kernel = shape[2:]
-    if len(kernel) == 1:
-        return lifted(op, g, conv)
     if len(kernel) != 2:
-        raise UnsupportedCaseError(f"it has {len(kernel)} spatial axes; reshape it to two")
+        return in_two_axes(op, g, kernel, conv)
     strides, dilations, begin = geometry(op, 2, kernel)
     groups = int(op.attr("group", 1))
     g_map = GradientMap(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from export.gradients.builder import STEEP, Array, Op, Phases, UnsupportedCaseError, static
+from export.gradients.builder import STEEP, Array, Op, Phases, static
 from export.gradients.registry import rule
-from export.gradients.rules_conv import geometry, lifted
+from export.gradients.rules_conv import geometry, in_two_axes
 
 # Stands for minus infinity in padding: below every activation, and finite so that differences with it are.
 BELOW = -float(2**126)
@@ -20,8 +20,6 @@ class Window:
 
     def __init__(self, op: Op) -> None:
         self.kernel = [int(k) for k in op.attr("kernel_shape")]
-        if len(self.kernel) != 2:
-            raise UnsupportedCaseError(f"it pools over {len(self.kernel)} axes; reshape it to one or two")
         self.strides, self.dilations, self.begin = geometry(op, 2, self.kernel)
         self.size = [static(d) for d in op.shape()[2:]]
         self.out = [static(d) for d in op.output_shape[2:]]
@@ -39,8 +37,8 @@ class Window:
 @rule("MaxPool")
 def max_pool(op: Op, g: str) -> Phases | str:
     """g to the first maximum of each window, assembled phase by phase without gather or scatter."""
-    if len(op.shape()) == 3:
-        return lifted(op, g, max_pool)
+    if len(op.attr("kernel_shape")) != 2:
+        return in_two_axes(op, g, op.attr("kernel_shape"), max_pool)
     w = Window(op)
     b = op.b
     x, pads = op.inputs[0], [*w.begin, *(max(0, e) for e in w.end)]
@@ -106,8 +104,8 @@ def _shifted(op: Op, channels: int, x: str, shift: tuple[int, int], size: Sequen
 @rule("AveragePool")
 def average_pool(op: Op, g: str) -> Phases | str:
     """g divided by the window's size, spread over the window."""
-    if len(op.shape()) == 3:
-        return lifted(op, g, average_pool)
+    if len(op.attr("kernel_shape")) != 2:
+        return in_two_axes(op, g, op.attr("kernel_shape"), average_pool)
     w = Window(op)
     b = op.b
     if op.attr("count_include_pad", 0) or not w.padded:
