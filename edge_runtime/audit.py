@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property, partial
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -22,7 +22,7 @@ from edge_runtime.explainer import Explainer, Explanation
 from edge_runtime.image_set import ImageSet, load_image_set
 from edge_runtime.latency import LatencySummary, summarize
 from edge_runtime.manifest import PRESETS, ExplainerPreset
-from edge_runtime.metrics import PERCENTAGES, gini, gradient_norm, road
+from edge_runtime.metrics import ORDERS, PERCENTAGES, RoadCurve, combined, gini, gradient_norm, road
 from edge_runtime.path import METHODS
 from edge_runtime.preprocess import normalize
 from edge_runtime.sessions import DEFAULT_PROVIDER
@@ -30,11 +30,11 @@ from edge_runtime.software import software_versions
 from edge_runtime.variant import Variant
 
 RESULT_FORMAT = 1
-ORDERS = ("morf", "lerf")
 WARM_UP = 2  # calls of each stage before the first that counts
 
 Progress = Callable[[str, int, int], None]  # stage, images (or curves) done, of how many
 Measure = Literal["accuracy", "agreement"]
+Interval = tuple[float, float]
 Result = TypeVar("Result")
 
 
@@ -64,11 +64,12 @@ class Distribution(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class RoadAudit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """ROAD curves of one explainer over ``images`` images.
+    """ROAD curves of one explainer over ``images`` images, most (MoRF) and least (LeRF) salient pixels removed first.
 
     ``measure`` says what the curves count, and the two are never comparable: "accuracy" against the labels, or
-    "agreement" with the model's own prediction on the intact image, where there are no labels. ``combined`` is
-    (LeRF - MoRF) / 2 of the areas: the higher, the more faithful.
+    "agreement" with the model's own prediction on the intact image, where there are no labels. ``*_probability`` is
+    the mean probability of that class, ``*_interval`` the 95 % bootstrap interval over images of each point,
+    ``*_auc_interval`` of the area. ``combined`` is (LeRF - MoRF) / 2 of the areas: the higher, the more faithful.
     """
 
     measure: Measure
@@ -76,8 +77,14 @@ class RoadAudit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     percentages: tuple[float, ...]
     morf: tuple[float, ...]
     lerf: tuple[float, ...]
+    morf_interval: tuple[Interval, ...]
+    lerf_interval: tuple[Interval, ...]
+    morf_probability: tuple[float, ...]
+    lerf_probability: tuple[float, ...]
     morf_auc: float
     lerf_auc: float
+    morf_auc_interval: Interval
+    lerf_auc_interval: Interval
     combined: float
 
 
@@ -281,12 +288,21 @@ class Auditor:
             measure=measure,
             images=count,
             percentages=self.options.percentages,
-            morf=tuple(map(float, curves["morf"].accuracy)),
-            lerf=tuple(map(float, curves["lerf"].accuracy)),
-            morf_auc=float(curves["morf"].auc),
-            lerf_auc=float(curves["lerf"].auc),
-            combined=float(curves["lerf"].auc - curves["morf"].auc) / 2,
+            combined=combined(curves["morf"], curves["lerf"]),
+            **{name: value for order in ORDERS for name, value in curve_fields(order, curves[order]).items()},
         )
+
+
+def curve_fields(order: str, curve: RoadCurve) -> dict[str, Any]:
+    """Return the fields of :class:`RoadAudit` that belong to one curve."""
+    low, high = curve.accuracy_interval().tolist()
+    return {
+        order: tuple(curve.accuracy.tolist()),
+        f"{order}_interval": tuple(zip(low, high, strict=True)),
+        f"{order}_probability": tuple(curve.mean_probability.tolist()),
+        f"{order}_auc": curve.auc,
+        f"{order}_auc_interval": curve.auc_interval(),
+    }
 
 
 def distribution(values: NDArray[np.float64]) -> Distribution:

@@ -15,6 +15,7 @@ from edge_runtime.bundle import EXPLAINER, Bundle
 from edge_runtime.classifier import INVALID, Classifier, check_interface, finite_rows
 from edge_runtime.errors import BundleError, InputError, unknown
 from edge_runtime.manifest import PRESETS, ExplainerPreset
+from edge_runtime.metrics import reduce_channels
 from edge_runtime.path import METHODS, Noise, SamplePath, baseline_image, sample_path
 from edge_runtime.preprocess import check_batch
 from edge_runtime.sessions import DEFAULT_PROVIDER, default_chunk, open_session
@@ -52,8 +53,6 @@ class Explanation:
 
     def saliency(self) -> NDArray[np.float32]:
         """Reduce the channels as the preset says: float32 [N, H, W]."""
-        from edge_runtime.metrics import reduce_channels
-
         return reduce_channels(self.attribution, self.preset.reduction)
 
 

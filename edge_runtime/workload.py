@@ -13,6 +13,7 @@ from edge_runtime.bundle import AUDIT_SET, EXPLAINER, GOLDEN, Bundle
 from edge_runtime.classifier import Classifier
 from edge_runtime.errors import BundleError
 from edge_runtime.explainer import DEFAULT_METHOD, Explainer
+from edge_runtime.metrics import PERCENTAGES, gini, road
 from edge_runtime.path import METHODS
 from edge_runtime.preprocess import normalize
 
@@ -72,15 +73,11 @@ def explanation(method: str, work: Workload) -> Call:
 
 
 def gini_index(work: Workload) -> Call:
-    from edge_runtime.metrics import gini
-
     return partial(gini, work.saliency)
 
 
 def road_curve(work: Workload) -> Call:
     """One MoRF curve at the default percentages: imputation and classification of every level."""
-    from edge_runtime.metrics import PERCENTAGES, road
-
     classify = work.classifier.predict
     return partial(road, classify, work.images, work.saliency, work.target, PERCENTAGES, "morf", work.seed)
 

@@ -78,6 +78,10 @@ def test_road_with_labels_is_accuracy_of_the_right_ones(labelled: AuditResult, t
     curve = road(classifier.predict, batch[right], saliency, own.labels[right], (0, 50, 90), "morf", 0)
     np.testing.assert_allclose(found.morf, curve.accuracy, atol=1e-6)
     assert found.morf_auc == pytest.approx(curve.auc)
+    assert found.morf_auc_interval[0] <= found.morf_auc <= found.morf_auc_interval[1]
+    assert len(found.lerf_interval) == len(found.lerf_probability) == 3
+    for (low, high), point in zip(found.lerf_interval, found.lerf, strict=True):
+        assert low <= point <= high
 
 
 def test_road_without_labels_is_agreement(unlabelled: AuditResult) -> None:
