@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from PIL import Image
 from rich.progress import Progress
 
@@ -19,7 +20,7 @@ from toolkit.report.page import PAGE, write_files
 from toolkit.report.results import collect
 
 ARCHITECTURE = "vgg_small"
-WIDTH = 0.25
+WIDTH = 1.0
 RECIPE = "fast"
 NATURAL = "natural"
 ADVERSARIAL = "adversarial"
@@ -29,6 +30,8 @@ AUDIT_IMAGES = 60
 # Stages and calls of each bundle: a percentile needs many, an explanation of 50 sample points takes long.
 BENCHMARKS = {("classify", "vg"): 300, ("ig", "sg"): 30}
 SHOWN_IMAGES = 3
+# A second thread gains little on a network of this size; where cores are shared it cost tenfold, in spinning.
+THREADS = 1
 
 
 class DemoStoppedError(RoadworthyError):
@@ -70,6 +73,7 @@ class Folders:
 
 def run(plan: DemoPlan, out: Path, progress: Progress, *, force: bool = False) -> Path:
     """Do the whole job in the folder ``out``, which appears when it is complete; return the report's path."""
+    torch.set_num_threads(THREADS)
     try:
         with new_folder(out, marker=PAGE, force=force) as root:
             folders = Folders(root)
@@ -120,17 +124,8 @@ def measure(plan: DemoPlan, dataset: Dataset, folders: Folders, names: list[str]
     for name in progress.track(names, description="device: classify, explain, audit"):
         bundle, results = folders.bundle(name), folders.results / name
         run_on_device(["verify", bundle], python)
-        audit: list[str | Path] = [
-            "audit",
-            bundle,
-            "--out",
-            results,
-            "--seed",
-            str(plan.seed),
-            "--examples",
-            str(SHOWN_IMAGES),
-        ]
-        run_on_device(audit, python)
+        options = ["--seed", str(plan.seed), "--examples", str(SHOWN_IMAGES), "--threads", str(THREADS)]
+        run_on_device(["audit", bundle, "--out", results, *options], python)
         predictions = run_on_device(["classify", bundle, *images, "--json"], python)
         (results / "classify.json").write_text(predictions, encoding="utf-8")
         run_on_device(["explain", bundle, images[0], "--method", "ig", "--out", results / "explained.png"], python)
@@ -138,8 +133,9 @@ def measure(plan: DemoPlan, dataset: Dataset, folders: Folders, names: list[str]
     for stages, iterations in BENCHMARKS.items():
         task = progress.add_task(f"device: benchmark of {', '.join(stages)}, bundles in alternation", total=None)
         options = [*(part for stage in stages for part in ("--stage", stage)), "--iterations", str(iterations)]
+        options += ["--cold-starts", "0", "--threads", str(THREADS)]
         out = folders.results / f"bench-{'-'.join(stages)}.json"
-        run_on_device(["bench", *bundles, *options, "--cold-starts", "0", "--out", out], python)
+        run_on_device(["bench", *bundles, *options, "--out", out], python)
         progress.update(task, total=1, completed=1)
 
 

@@ -221,7 +221,9 @@ def describe(
         rows.append(("device", device_line(result.device)))
         calls = max((m.latency.count for m in result.measurements), default=0)
         stages = ", ".join(result.options.stages)
-        rows.append(("latency", f"{calls} calls of {stages}, bundles in alternation, on {result.options.provider}"))
+        threads = result.options.threads or "all"
+        where = f"{result.options.provider}, {threads} threads"
+        rows.append(("latency", f"{calls} calls of {stages}, bundles in alternation, on {where}"))
         for m in result.measurements:
             if m.steady is False:
                 rows.append(("not steady", f"{names[result.bundles[m.bundle]]} {m.stage} ({', '.join(m.moved)})"))
