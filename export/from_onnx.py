@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import onnx
-import onnxruntime
 from google.protobuf.message import DecodeError
 
 from edge_runtime.errors import ExportError
+from export.batch import batched_logits, fixed_batch, make_batch_dynamic
 from export.gradients.prepare import prepare
 from export.interface import IMAGE, LOGITS
 from export.parity import check_parity, random_images
@@ -30,11 +27,11 @@ def load_classifier(path: str | os.PathLike[str], input_size: tuple[int, int]) -
     """
     original = read(Path(path))
     fix_image_size(original, input_size)
-    prepared = prepare(original)
+    prepared = prepare(make_batch_dynamic(original) if fixed_batch(original) else original)
     classifier = prepared.model
     rename(classifier, {prepared.image: IMAGE, prepared.logits: LOGITS})
     only_logits(classifier)
-    check_parity(reference_logits(original), classifier, random_images(3, input_size))
+    check_parity(batched_logits(original), classifier, random_images(3, input_size))
     return classifier
 
 
@@ -61,7 +58,7 @@ def read(path: Path) -> onnx.ModelProto:
 
 
 def fix_image_size(model: onnx.ModelProto, input_size: tuple[int, int]) -> None:
-    """Give the image input the shape [N,3,H,W] where the model leaves it open; a contradiction is an error."""
+    """Give the image input the size [3,H,W] where the model leaves it open; a contradiction is an error."""
     weights = {tensor.name for tensor in model.graph.initializer}
     images = [value for value in model.graph.input if value.name not in weights]
     if len(images) != 1:
@@ -82,7 +79,6 @@ def fix_image_size(model: onnx.ModelProto, input_size: tuple[int, int]) -> None:
                 "a classifier of RGB images (N, 3, height, width) and its own --input-size are needed"
             )
         dimension.dim_value = length
-    dimensions[0].dim_param = "N"
     # Shapes stored for another batch or size would contradict these.
     del model.graph.value_info[:]
     for output in model.graph.output:
@@ -109,17 +105,3 @@ def only_logits(model: onnx.ModelProto) -> None:
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     (output,) = inferred.graph.output
     model.graph.output[0].CopyFrom(output)
-
-
-def reference_logits(model: onnx.ModelProto) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
-    """Return the first output of ``model`` as a function of images, on onnxruntime's CPU provider."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    image = session.get_inputs()[0].name
-
-    def logits(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        result: npt.NDArray[np.float32] = session.run(None, {image: images})[0]
-        return result
-
-    return logits
