@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnx import numpy_helper
 
 from edge_runtime.errors import ExportError
 from export.gradients.observe import dependent_tensors
+from export.session import cpu_session
 
 Images = npt.NDArray[np.float32]
 Logits = npt.NDArray[np.float32]
@@ -51,7 +51,7 @@ def make_batch_dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def batched_logits(model: onnx.ModelProto) -> Callable[[Images], Logits]:
     """Return a model's first output as a function of images [N, C, H, W], run in the batches that it is fixed to."""
-    session = _session(model)
+    session = cpu_session(model)
     batch = fixed_batch(model) or 1
     name = session.get_inputs()[0].name
 
@@ -99,7 +99,7 @@ def _compare(fixed: onnx.ModelProto, dynamic: onnx.ModelProto) -> None:
     expected = batched_logits(fixed)(images)
     for size in SIZES:
         try:
-            logits = _session(dynamic).run(None, {_inputs(dynamic)[0].name: images[:size]})[0]
+            logits = cpu_session(dynamic).run(None, {_inputs(dynamic)[0].name: images[:size]})[0]
         except Exception as error:  # onnxruntime raises its own types, all of them about the model
             reason = str(error).strip().splitlines()[0][:300]
             raise ExportError(
@@ -112,9 +112,3 @@ def _compare(fixed: onnx.ModelProto, dynamic: onnx.ModelProto) -> None:
                 f"the model is fixed to a batch of {batch}, and at {size} it gives other logits (by {difference:.1e}):"
                 f" its images do not stay apart; {WAY_OUT}"
             )
-
-
-def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnx import helper
 
 from edge_runtime.errors import ExportError
@@ -25,6 +24,7 @@ from edge_runtime.manifest import GradientParity
 from export.gradients import add_input_gradient, build_explainer
 from export.gradients.prepare import Prepared, prepare
 from export.kinks import CROSSINGS, Decision, attributes
+from export.session import cpu_session
 
 # Relative L2 error of a float32 gradient without flipped units.
 TOLERANCE = 1e-4
@@ -78,7 +78,7 @@ def vanilla_gradient(explainer: onnx.ModelProto, images: Images, target: Targets
     one = np.ones(1, np.float32)
     noise = np.zeros((1, *images.shape[1:]), np.float32)
     feeds = {"image": images, "target": target, "baseline": np.zeros_like(images), "scale": one, "weight": one}
-    gradient: Array = _session(explainer).run(["attribution"], {**feeds, "noise": noise})[0]
+    gradient: Array = cpu_session(explainer).run(["attribution"], {**feeds, "noise": noise})[0]
     return gradient
 
 
@@ -157,7 +157,7 @@ class NudgedNetwork:
         expose(graph, self._read, [node.output[0] for node in self._decisions])
         for name, rank in self._ranks.items():
             nudge(graph, name, rank)
-        self._session = _session(graph)
+        self._session = cpu_session(graph)
         shapes = (prepared.shapes[node.output[0]] for node in self._decisions)
         self.units = sum(int(np.prod([d or 1 for d in shape])) for shape in shapes)
 
@@ -252,9 +252,3 @@ def nudge(model: onnx.ModelProto, tensor: str, rank: int) -> None:
             node.output[list(node.output).index(tensor)] = f"exact/{tensor}"
             graph.node.insert(position + 1, helper.make_node("Add", [f"exact/{tensor}", f"nudge/{tensor}"], [tensor]))
             return
-
-
-def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

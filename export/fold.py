@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnx import helper, numpy_helper
+
+from export.session import cpu_session
 
 
 def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -51,8 +52,5 @@ def _evaluate(model: onnx.ModelProto, nodes: list[onnx.NodeProto], names: list[s
         [tensor for tensor in model.graph.initializer if tensor.name in needed],
     )
     part = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(part.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    values: list[npt.NDArray[Any]] = session.run(names, {})
+    values: list[npt.NDArray[Any]] = cpu_session(part).run(names, {})
     return values

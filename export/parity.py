@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 
 from edge_runtime.errors import ExportError
+from export.session import cpu_session
 
 # Largest accepted |difference| of a logit. Float32 convolutions summed in another order differ by about 1e-6.
 TOLERANCE = 1e-4
@@ -41,9 +41,7 @@ def check_parity(
     Every image is run alone and in batches of three. Raises ExportError where a logit differs by more than
     ``tolerance`` or is not a number.
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = cpu_session(model)
     name = session.get_inputs()[0].name
     expected = reference(images)
     worst = 0.0
