@@ -43,14 +43,14 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
 
-def beyond(x: Array, *kinks: float | None) -> Array:
-    """Return the crossings of fixed kinks on the number line: twice the distance to the nearest."""
-    known = [kink for kink in kinks if kink is not None and np.isfinite(kink)]
-    if not known:
+def beyond(x: Array, *kinks: float | Array | None) -> Array:
+    """Return the crossings of known kinks, numbers or one for each element: twice the distance to the nearest."""
+    distances = [np.broadcast_to(2 * (kink - x), x.shape) for kink in kinks if kink is not None]
+    if not distances:
         return np.full(x.shape, np.inf)
-    distances = np.stack([2 * (kink - x) for kink in known])
-    nearest = np.take_along_axis(distances, np.abs(distances).argmin(0)[None], 0)[0]
-    return np.where(nearest == 0, np.inf, nearest)
+    stacked = np.stack(distances)
+    nearest = np.take_along_axis(stacked, np.abs(stacked).argmin(0)[None], 0)[0]
+    return np.where((nearest == 0) | ~np.isfinite(nearest), np.inf, nearest)
 
 
 def _zero(d: Decision) -> Array:
@@ -80,13 +80,15 @@ def _hard_swish(d: Decision) -> Array:
 
 
 def _two_sided(d: Decision) -> Array:
-    """Max, Min and comparisons: where the first input meets the nearest of the others."""
-    x = d.x
-    if x.shape != d.output_shape:
-        return np.full(x.shape, np.inf)
-    gaps = [2 * (np.broadcast_to(np.asarray(b, np.float64), x.shape) - x) for b in d.inputs[1:] if b is not None]
-    nearest = min(gaps, key=lambda gap: float(np.abs(gap).min()))
-    return np.where(nearest == 0, np.inf, nearest)
+    """Max, Min and comparisons: where the first input meets another."""
+    if d.x.shape != d.output_shape:
+        return np.full(d.x.shape, np.inf)
+    return beyond(d.x, *(None if b is None else np.asarray(b, np.float64) for b in d.inputs[1:]))
+
+
+def _shrink(d: Decision) -> Array:
+    limit = d.attributes.get("lambd", 0.5)
+    return beyond(d.x, -limit, limit)
 
 
 def _largest(sign: float) -> Callable[[Decision], Array]:
@@ -190,5 +192,6 @@ CROSSINGS: dict[str, Callable[[Decision], Array]] = {
     "ReduceMin": _largest(-1.0),
     "Relu": _zero,
     "Selu": _zero,
+    "Shrink": _shrink,
     "ThresholdedRelu": _thresholded,
 }

@@ -15,6 +15,7 @@ from tests.export.gradients.classifiers import session
 
 SHAPE = (1, 2, 7, 7)
 OTHER = np.random.default_rng(1).standard_normal(SHAPE).astype(np.float32)
+THIRD = OTHER - 9  # never the largest: only the first two meet
 SLOPES = np.array([0.25, 0.5], np.float32).reshape(2, 1, 1)
 SPATIAL = np.array([2, 3])
 
@@ -50,19 +51,28 @@ CASES: dict[str, Callable[[], list[onnx.NodeProto]]] = {
     "MaxPool, dilated": node("MaxPool", kernel_shape=[2, 3], dilations=[2, 1], strides=[1, 2]),
     "MaxPool, same": node("MaxPool", kernel_shape=[2, 2], strides=[2, 2], auto_pad="SAME_LOWER"),
     "MaxPool, rounded up": node("MaxPool", kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1),
+    "Max of three": node("Max", "other", "third"),
     "Min": node("Min", "other"),
     "PRelu": node("PRelu", "slopes"),
     "ReduceMax": node("ReduceMax", "spatial"),
     "ReduceMin": node("ReduceMin", "spatial", keepdims=0),
     "Relu": node("Relu"),
     "Selu": node("Selu"),
+    "Shrink": node("Shrink", lambd=0.7, bias=0.2),
     "ThresholdedRelu": node("ThresholdedRelu", alpha=0.5),
 }
 
 
 def model(nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
     """Return a classifier whose logits are the flattened ``out`` times random weights."""
-    constants = {"other": OTHER, "slopes": SLOPES, "spatial": SPATIAL, "low": np.float32(-1), "high": np.float32(0.5)}
+    constants = {
+        "other": OTHER,
+        "third": THIRD,
+        "slopes": SLOPES,
+        "spatial": SPATIAL,
+        "low": np.float32(-1),
+        "high": np.float32(0.5),
+    }
     probe = helper.make_graph(
         [*nodes, helper.make_node("Flatten", ["out"], ["flat"])],
         "g",
