@@ -20,6 +20,10 @@ MAX_FOLDED_BYTES = 1 << 20
 # Weights above this size are not copied into the observation.
 _SMALL_BYTES = 1 << 16
 _BATCHES = (2, 3)
+# A sequence has no shape; one that does not depend on the image may still fold away.
+_MAKES_SEQUENCES = {
+    "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceMap", "SplitToSequence", "Optional",
+}  # fmt: skip
 
 
 class LazyConstants(dict[str, Array]):
@@ -84,8 +88,9 @@ def observe(
     # dequantised weights stay as they are: engines recognise the pair and run the layer in integers
     dequantised = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     unknown = dependent_tensors(graph, {image.name} | large | dequantised)
-    computed = [name for node in graph.node for name in node.output if name]
-    free = [name for name in computed if name not in unknown]
+    named = [(node, name) for node in graph.node for name in node.output if name]
+    computed = [name for node, name in named if node.op_type not in _MAKES_SEQUENCES]
+    free = [name for _, name in named if name not in unknown]
     fixed = image.type.tensor_type.shape.dim
     batches = (fixed[0].dim_value,) if fixed[0].dim_value else _BATCHES
     size = tuple(d.dim_value for d in fixed[1:])

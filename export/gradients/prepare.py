@@ -8,7 +8,7 @@ follows the batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,7 +118,7 @@ def _check(model: onnx.ModelProto) -> int:
         raise ExportError(
             f"the model uses opset {opset}; {OLDEST_OPSET} or newer is needed: onnx.version_converter.convert_version"
         )
-    for tensor in model.graph.initializer:
+    for tensor in _tensors(model.graph):
         if tensor.data_location == TensorProto.EXTERNAL:
             raise ExportError(
                 f"initializer {tensor.name!r} lies in an external file; save the model with its weights inside"
@@ -126,6 +126,18 @@ def _check(model: onnx.ModelProto) -> int:
     if model.graph.sparse_initializer:
         raise ExportError("the model holds sparse initializers; save it with dense ones")
     return opset
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    """Yield the tensors stored in a graph: initializers and attributes, those of subgraphs included."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+        for body in subgraphs(node):
+            yield from _tensors(body)
 
 
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:

@@ -34,6 +34,12 @@ def thresholded_relu(op: Op, g: str) -> str:
     return op.where(op.greater(op.inputs[0], float(op.attr("alpha", 1.0))), g, 0.0)
 
 
+@rule("Shrink")
+def shrink(op: Op, g: str) -> str:
+    """g where |x| > lambd."""
+    return op.where(op.greater(op.unary("Abs", op.inputs[0]), float(op.attr("lambd", 0.5))), g, 0.0)
+
+
 @rule("Elu")
 def elu(op: Op, g: str) -> str:
     """g where x > 0, g * (y + alpha) elsewhere."""
