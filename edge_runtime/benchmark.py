@@ -25,7 +25,7 @@ from edge_runtime.explainer import Explainer
 from edge_runtime.latency import LatencySummary, summarize
 from edge_runtime.sessions import DEFAULT_PROVIDER, PROVIDERS
 from edge_runtime.software import software_versions
-from edge_runtime.steadiness import judge
+from edge_runtime.steadiness import OtherLoad, judge
 from edge_runtime.workload import STAGES, Call, Workload, benchmark_images
 
 RESULT_FORMAT = 1
@@ -56,9 +56,10 @@ class BenchmarkOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 class Measurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One bundle, stage and batch size. ``latency`` in milliseconds per call, ``throughput`` in images per second.
 
-    ``joules`` is the whole device's energy per image during this bundle's turns. ``steady`` is False where clocks,
-    temperature, power mode or the latency itself moved, or the device throttled (``moved`` says which), and None where
-    nothing speaks against it but neither clocks nor temperatures can be read.
+    ``joules`` is the whole device's energy per image during this bundle's turns, ``others`` the share of all cores that
+    other processes took. ``steady`` is False where clocks, temperature, power mode or the latency itself moved, the
+    device throttled or others interfered (``moved`` says which), and None where nothing speaks against it but neither
+    clocks nor temperatures can be read.
     """
 
     bundle: str
@@ -71,6 +72,7 @@ class Measurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     hottest_celsius: tuple[float, float] | None
     cpu_hertz: tuple[float, float] | None
     gpu_hertz: tuple[float, float] | None
+    others: float | None
     steady: bool | None
     moved: tuple[str, ...]
 
@@ -113,12 +115,13 @@ class Series:
     milliseconds: list[float] = field(default_factory=list)
     turns: list[int] = field(default_factory=list)
     readings: list[DeviceReadings] = field(default_factory=list)
+    others: OtherLoad = field(default_factory=OtherLoad)
     joules: float | None = None
 
     def finish(self, options: BenchmarkOptions) -> Measurement:
         samples = np.asarray(self.milliseconds)
         latency = summarize(samples, options.seed)
-        verdict = judge(self.readings, samples, on_gpu=options.provider != DEFAULT_PROVIDER)
+        verdict = judge(self.readings, samples, self.others.share, on_gpu=options.provider != DEFAULT_PROVIDER)
         images = len(samples) * self.batch
         return Measurement(
             bundle=self.bundle,
@@ -131,6 +134,7 @@ class Series:
             hottest_celsius=verdict.hottest_celsius,
             cpu_hertz=verdict.cpu_hertz,
             gpu_hertz=verdict.gpu_hertz,
+            others=self.others.share,
             steady=verdict.steady,
             moved=verdict.moved,
         )
@@ -155,11 +159,11 @@ def benchmark_bundles(
     check_options(options)
     names = unique_names(bundles)
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    engines = {name: open_engines(bundle, options) for name, bundle in names.items()}
     cold = tuple(cold_start(bundle, name, options) for name, bundle in names.items() if options.cold_starts)
     series: list[Series] = []
     with DeviceSampler() as sampler:
         before = sampler.read()
-        engines = {name: open_engines(bundle, options) for name, bundle in names.items()}
         for batch in options.batches:
             work = {name: prepare(engines[name], batch, options.seed) for name in names}
             for stage in options.stages:
@@ -274,10 +278,12 @@ def warm_up(call: Call, count: int) -> float:
 def take_turn(series: Series, call: Call, count: int, turn: int, sampler: DeviceSampler) -> None:
     """Time ``count`` calls and read the device before and after them."""
     begin = sampler.read()
+    series.others.begin()
     for _ in range(count):
         start = time.perf_counter_ns()
         call()
         series.milliseconds.append((time.perf_counter_ns() - start) / 1e6)
+    series.others.end()
     end = sampler.read()
     series.turns += [turn] * count
     series.readings.append(end)

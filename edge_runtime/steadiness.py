@@ -2,20 +2,63 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.device import DeviceReadings
+from edge_runtime.device import DeviceReadings, Tree
 
+TICKS = os.sysconf("SC_CLK_TCK")  # of the kernel's counters, per second
 CLOCK_SHARE = 0.05  # of the highest clock seen
 CELSIUS = 5.0
 LATENCY_SHARE = 0.1  # between the medians of the first and the last third
 LEAST_SAMPLES = 30  # for medians of thirds to mean anything
+OTHERS_SHARE = 0.1  # of all cores
 
 Span = tuple[float, float]
+
+
+@dataclass
+class OtherLoad:
+    """Processor time that other processes took while a series ran, added up over its turns.
+
+    From the kernel's counters (proc_stat(5); hundredths of a second, stolen time of a virtual machine included) less
+    this process's own. Nothing is known where there are none.
+    """
+
+    busy: float = 0.0
+    capacity: float = 0.0
+    _start: tuple[float, float] | None = None
+
+    def begin(self, root: str | Path = "/") -> None:
+        self._start = others_and_capacity(root)
+
+    def end(self, root: str | Path = "/") -> None:
+        stop = others_and_capacity(root)
+        if self._start is not None and stop is not None:
+            self.busy += stop[0] - self._start[0]
+            self.capacity += stop[1] - self._start[1]
+
+    @property
+    def share(self) -> float | None:
+        """Share of all cores in 0..1, None where unknown."""
+        # The counters' coarse ticks can put the own time slightly above the total.
+        return min(1.0, max(0.0, self.busy / self.capacity)) if self.capacity > 0 else None
+
+
+def others_and_capacity(root: str | Path) -> tuple[float, float] | None:
+    """Return seconds since boot that other processes were busy and that all cores had; None where unknown."""
+    fields = (Tree(root).text("proc/stat") or "").split("\n")[0].split()
+    if len(fields) < 9 or fields[0] != "cpu":
+        return None
+    user, nice, system, idle, waiting, interrupt, soft, stolen = (int(field) / TICKS for field in fields[1:9])
+    busy = user + nice + system + interrupt + soft + stolen
+    return busy - time.process_time(), busy + idle + waiting
 
 
 @dataclass(frozen=True)
@@ -33,8 +76,13 @@ class Verdict:
     steady: bool | None
 
 
-def judge(readings: Sequence[DeviceReadings], milliseconds: NDArray[np.float64], *, on_gpu: bool) -> Verdict:
-    """Judge the readings taken during one series of samples [n], in the order of time."""
+def judge(
+    readings: Sequence[DeviceReadings], milliseconds: NDArray[np.float64], others: float | None, *, on_gpu: bool
+) -> Verdict:
+    """Judge the readings taken during one series of samples [n], in the order of time.
+
+    ``others`` is the share of the processor that other processes took meanwhile, None where unknown.
+    """
     celsius = span([each.hottest_celsius for each in readings])
     cpu = span([each.cpu_frequency_hertz for each in readings])
     gpu = span([each.gpu_frequency_hertz for each in readings])
@@ -47,6 +95,7 @@ def judge(readings: Sequence[DeviceReadings], milliseconds: NDArray[np.float64],
         f"power mode changed: {', '.join(sorted(map(str, modes)))}" if len(modes) > 1 else None,
         throttled(readings),
         latency_moved(milliseconds),
+        None if others is None or others <= OTHERS_SHARE else f"other processes took {others:.0%} of the processor",
     ]
     moved = tuple(finding for finding in findings if finding is not None)
     watts = [each.power_watts for each in readings if each.power_watts is not None]

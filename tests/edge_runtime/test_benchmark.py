@@ -163,6 +163,7 @@ def test_energy_per_image_counts_only_the_own_turns() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
+        ({"provider": "cpuu", "cold_starts": 1}, "unknown provider 'cpuu'; nearest: cpu"),
         ({"stages": ("clasify",)}, "unknown stage 'clasify'; nearest: classify"),
         ({"stages": ()}, "at least one stage"),
         ({"batches": ()}, r"batches are \[\]"),
