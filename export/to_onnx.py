@@ -15,6 +15,7 @@ import onnx
 import torch
 
 from edge_runtime.errors import ExportError
+from export.einsum import lower_case_equations
 from export.interface import IMAGE, LOGITS
 
 # The newest operator set that every engine in use reads: TensorRT 10.3 stops at 20.
@@ -51,6 +52,7 @@ def to_onnx(model: torch.nn.Module, *, input_size: tuple[int, int]) -> onnx.Mode
     assert program is not None
     exported: onnx.ModelProto = program.model_proto
     _strip(exported)
+    lower_case_equations(exported.graph)
     _check(exported)
     return exported
 

@@ -17,6 +17,7 @@ import onnx
 from onnx import TensorProto, helper, inliner, numpy_helper
 
 from edge_runtime.errors import ExportError
+from export.einsum import lower_case_equations
 from export.gradients.builder import Array, Shape
 from export.gradients.observe import LazyConstants, dependent_tensors, observe, reads, subgraphs
 from export.gradients.registry import NO_GRADIENT, RULES
@@ -71,6 +72,7 @@ def prepare(model: onnx.ModelProto) -> Prepared:
         batch.dim_param = "N"
     del graph.value_info[:]  # observed anew; the exporter's may name dimensions that fold
     _constants_to_initializers(graph)
+    lower_case_equations(graph)
     constants = LazyConstants(graph.initializer)
     while True:
         shapes, folded = observe(fresh, image, constants)
