@@ -6,18 +6,18 @@ header. There is no random state: every epoch derives its own from the seed (too
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import safetensors.torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from edge_runtime.errors import RunError
+from edge_runtime.folders import new_file
 from toolkit import runs, structure
 from toolkit.pruning import set_masks
 from toolkit.recipes import TrainConfig
@@ -62,7 +62,10 @@ class Checkpoint:
 
 
 def save(folder: Path, plan: Plan, history: list[dict[str, Any]], model: nn.Module, optimizer: Optimizer) -> None:
-    """Write checkpoint and metrics into ``folder``; after a crash at any moment the last complete one is there."""
+    """Write checkpoint and metrics into ``folder``; after a crash at any moment the last complete one is there.
+
+    Raises RunError where the file system fails; the last complete checkpoint stays.
+    """
     optimizer_state = optimizer.state_dict()
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     scalars: dict[str, dict[str, Any]] = {}
@@ -74,14 +77,18 @@ def save(folder: Path, plan: Plan, history: list[dict[str, Any]], model: nn.Modu
                 scalars.setdefault(str(index), {})[name] = value
     groups = [{key: value for key, value in g.items() if key != "params"} for g in optimizer_state["param_groups"]]
     header = Header(plan=plan, epoch=len(history), history=history, groups=groups, scalars=scalars)
-    folder.mkdir(parents=True, exist_ok=True)
-    new = folder / f"{FILE}.new"
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(plain, new, metadata={HEADER: msgspec.json.encode(header).decode()})
-    os.replace(new, folder / FILE)
-    metrics = folder / f"{runs.METRICS}.new"
-    metrics.write_bytes(runs.json_lines(history))
-    os.replace(metrics, folder / runs.METRICS)
+    contents = {
+        FILE: safetensors.torch.save(plain, metadata={HEADER: msgspec.json.encode(header).decode()}),
+        runs.METRICS: runs.json_lines(history),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written: {error.strerror}; choose another folder") from error
+    for name, content in contents.items():
+        with new_file(folder / name, force=True, error=RunError) as temporary:
+            temporary.write_bytes(content)
 
 
 def load(folder: Path) -> Checkpoint:

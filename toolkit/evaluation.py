@@ -1,12 +1,13 @@
-"""Desktop measurements of a PyTorch classifier: accuracy, robustness, size, Captum's explanations and baselines.
+"""Desktop measurements of a PyTorch classifier: accuracy, robustness, size, and Captum's explanations.
 
-Gini and ROAD come from ``edge_runtime.metrics``: the same code measures on the vehicle, so the figures compare.
+Captum is the reference that the vehicle's explainers are compared with. Gini and ROAD have no desktop version: the
+device runtime measures them, on the desktop as well.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edge_runtime import metrics
 from edge_runtime.errors import InputError, unknown
-from edge_runtime.manifest import Baselines, ExplainerPreset, InputSpec, RoadBaseline
+from edge_runtime.manifest import ExplainerPreset, InputSpec
 from edge_runtime.path import BASELINES
 from edge_runtime.preprocess import normalize
 from toolkit.adversarial import PgdConfig, pgd
@@ -24,8 +24,6 @@ from toolkit.data import Split
 from toolkit.pruning import prunable_layers, unmasked_copy
 
 BATCH = 256
-PERCENTAGES = tuple(range(1, 100, 10))
-"""Shares of removed pixels in ROAD, in percent: 1, 11, ..., 91 (PROTOCOL, ROAD)."""
 
 
 @dataclass(frozen=True)
@@ -129,39 +127,6 @@ def captum_explain(
     finally:
         model.train(was_training)
     return attribution.detach().float().cpu().numpy()
-
-
-def baselines(
-    model: nn.Module,
-    split: Split,
-    spec: InputSpec,
-    presets: Mapping[str, ExplainerPreset],
-    *,
-    percentages: Sequence[float] = PERCENTAGES,
-    seed: int = 0,
-) -> Baselines:
-    """Measure accuracy, Gini and ROAD of ``split`` on the desktop, for the vehicle to compare its own with.
-
-    ``presets`` maps explainer names to parameters. The predicted class is explained.
-    """
-    _require_images(split)
-    images, logits = normalize(split.images, spec), classify(model)
-    predicted = logits(images).argmax(1)
-    ginis, roads = {}, {}
-    for name, preset in presets.items():
-        attribution = captum_explain(model, images, preset, predicted, spec, seed)
-        saliency = metrics.reduce_channels(attribution, preset.reduction)
-        ginis[name] = tuple(float(value) for value in metrics.gini(saliency))
-        curves = {
-            order: metrics.road(logits, images, saliency, split.labels, percentages, order=order, seed=seed)
-            for order in ("morf", "lerf")
-        }
-        roads[name] = RoadBaseline(
-            percentages=tuple(float(value) for value in percentages),
-            morf=tuple(float(value) for value in curves["morf"].accuracy),
-            lerf=tuple(float(value) for value in curves["lerf"].accuracy),
-        )
-    return Baselines(accuracy=float((predicted == split.labels).mean()), gini=ginis, road=roads)
 
 
 def _vanilla_gradient(

@@ -150,7 +150,7 @@ def _authors_code(architecture: str, dataset: str, fine_tune: bool) -> TrainConf
 def _fast(architecture: str, dataset: str, fine_tune: bool) -> TrainConfig:
     """Minutes on a CPU: one cycle of the learning rate and light augmentation, chosen on validation images."""
     config = TrainConfig(
-        epochs=8,
+        epochs=6,
         batch=64,
         learning_rate=0.05,
         schedule="one-cycle",

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import safetensors.torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edge_runtime.errors import InputError, RunError
@@ -69,16 +69,22 @@ def save(
     """Write a run, whole or not at all; masks become zeros in ``model`` and in the file.
 
     Returns ``info`` with the structure of ``model`` filled in. Raises RunError for an existing folder without
-    ``force``.
+    ``force``, and where the file system fails.
     """
     make_permanent(model)
     info = msgspec.structs.replace(info, structure=structure.difference(pristine(info), model))
-    with new_folder(folder, marker=INFO, force=force, error=RunError) as temporary:
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        save_file(weights, temporary / WEIGHTS)
-        (temporary / INFO).write_bytes(msgspec.json.format(msgspec.json.encode(info), indent=2) + b"\n")
-        if history:
-            (temporary / METRICS).write_bytes(json_lines(history))
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    contents = {
+        WEIGHTS: safetensors.torch.save(weights),
+        INFO: msgspec.json.format(msgspec.json.encode(info), indent=2) + b"\n",
+        **({METRICS: json_lines(history)} if history else {}),
+    }
+    try:
+        with new_folder(folder, marker=INFO, force=force, error=RunError) as temporary:
+            for name, content in contents.items():
+                (temporary / name).write_bytes(content)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written: {error.strerror}; make room or choose another folder") from error
     return info
 
 
@@ -147,7 +153,7 @@ def partial_folder(folder: str | PathLike[str]) -> Path:
 def _load_weights(folder: Path) -> dict[str, Tensor]:
     path = folder / WEIGHTS
     try:
-        return load_file(path)
+        return safetensors.torch.load_file(path)
     except FileNotFoundError:
         raise RunError(f"{path} is missing; train again or restore it") from None
     except (OSError, SafetensorError) as error:

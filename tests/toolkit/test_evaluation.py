@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
 import numpy as np
 import pytest
@@ -150,18 +148,3 @@ def test_an_unknown_method_is_refused(model: nn.Module) -> None:
     preset = msgspec.structs.replace(PRESETS["paper"]["vg"], method="gc")
     with pytest.raises(InputError, match="unknown method 'gc'"):
         evaluation.captum_explain(model, IMAGES, preset, TARGET, SPEC)
-
-
-def test_baselines_hold_every_explainer(model: nn.Module) -> None:
-    split = replace(DATASET.test, images=DATASET.test.images[:12], labels=DATASET.test.labels[:12], tracks=None)
-    presets = {**PRESETS["paper"], "sg": ExplainerPreset(method="sg", samples=4, sigma=0.15)}
-    found = evaluation.baselines(model, split, SPEC, presets, percentages=(10, 50, 90))
-    assert found.accuracy == evaluation.accuracy(model, split, SPEC)
-    assert found.gini.keys() == found.road.keys() == presets.keys()
-    assert all(len(values) == 12 and 0 < min(values) <= max(values) < 1 for values in found.gini.values())
-    for curve in found.road.values():
-        assert curve.percentages == (10, 50, 90)
-        assert len(curve.morf) == len(curve.lerf) == 3
-        assert all(0 <= value <= 1 for value in curve.morf + curve.lerf)
-    again = evaluation.baselines(model, split, SPEC, presets, percentages=(10, 50, 90))
-    assert found == again

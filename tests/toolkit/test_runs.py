@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,18 @@ def test_a_failing_save_leaves_nothing(tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         runs.save(tmp_path / "file" / "run", build(info()), info())
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk: writing fails in the operating system itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(RunError, match=r"run cannot be written: File too large; make room"):
+            runs.save(tmp_path / "run", build(info()), info())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 def edit(run: Path, change: Callable[[dict[str, Any]], object]) -> None:

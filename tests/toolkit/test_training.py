@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -225,6 +226,28 @@ def test_a_damaged_checkpoint_is_one_clear_line(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(RunError, match=r"is damaged: .* start again with --force"):
         training.resume(tmp_path / "run", DATASET)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk: writing fails in the operating system itself."""
+
+    def fill(progress: Progress) -> None:
+        if progress.epoch == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(RunError, match=r"checkpoint.safetensors cannot be written: File too large"):
+            training.train(DATASET, tmp_path / "run", QUICK, VARIANT, progress=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(training.resume(tmp_path / "run", DATASET).history) == 4
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"cannot be written: Not a directory"):
+        training.train(DATASET, tmp_path / "file" / "run", QUICK, VARIANT)
 
 
 def test_data_that_does_not_fit_is_refused(tmp_path: Path) -> None:
