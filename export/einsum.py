@@ -22,6 +22,7 @@ def lower_case_equations(graph: onnx.GraphProto) -> None:
 def lower_case(equation: str) -> str:
     """Return ``equation`` in the first letters of the alphabet, in the order that an implicit output follows."""
     letters = sorted({letter for letter in equation if letter.isalpha()})
+    bare = equation.replace(" ", "")
     if all(letter.islower() for letter in letters) or len(letters) > len(string.ascii_lowercase):
-        return equation.replace(" ", "")
-    return equation.replace(" ", "").translate(str.maketrans(dict(zip(letters, string.ascii_lowercase, strict=False))))
+        return bare
+    return bare.translate(str.maketrans("".join(letters), string.ascii_lowercase[: len(letters)]))
