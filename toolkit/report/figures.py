@@ -102,19 +102,22 @@ def latency_against_road(summaries: Sequence[Summary]) -> Figure:
 
 
 def scatter(axes: Axes, summaries: Sequence[Summary], values: dict[str, dict[str, float]]) -> None:
-    """Draw one marker for each variant (colour) and explainer (shape); the whisker reaches from p50 to p95."""
+    """Draw one marker for each variant (colour) and explainer (shape) at the median latency of a classification.
+
+    The tails stand in the table: on a busy device their whiskers would squeeze the medians together.
+    """
     for summary, colour in zip(summaries, colours(summaries), strict=True):
         if "classify" not in summary.latency:
             continue
-        latency = summary.latency["classify"]
+        median = summary.latency["classify"].p50
         for method, value in values[summary.name].items():
-            axes.plot([latency.p50, latency.p95], [value, value], color=colour, linewidth=1, alpha=0.6)
-            axes.plot([latency.p50], [value], color=colour, marker=MARKERS[method], linestyle="none", markersize=7)
+            axes.plot([median], [value], color=colour, marker=MARKERS[method], linestyle="none", markersize=7)
         axes.plot([], [], color=colour, marker="o", linestyle="none", label=summary.name)
     for method, marker in MARKERS.items():
         axes.plot([], [], color="#777777", marker=marker, linestyle="none", label=METHOD_TITLES[method])
-    axes.set_xlim(left=0)
-    axes.set_xlabel("latency of one classification, p50 to p95 (ms)")
+    axes.set_xlim(0, 1.1 * axes.get_xlim()[1])
+    axes.locator_params(axis="x", nbins=6)
+    axes.set_xlabel("median latency of one classification (ms)")
     below(axes)
 
 

@@ -221,12 +221,13 @@ def describe(
         rows.append(("device", device_line(result.device)))
         calls = max((m.latency.count for m in result.measurements), default=0)
         stages = ", ".join(result.options.stages)
-        threads = result.options.threads or "all"
-        where = f"{result.options.provider}, {threads} threads"
+        where = f"{result.options.provider}, threads: {result.options.threads or 'all'}"
         rows.append(("latency", f"{calls} calls of {stages}, bundles in alternation, on {where}"))
-        for m in result.measurements:
-            if m.steady is False:
-                rows.append(("not steady", f"{names[result.bundles[m.bundle]]} {m.stage} ({', '.join(m.moved)})"))
+        for stage in result.options.stages:
+            moved = [m for m in result.measurements if m.stage == stage and m.steady is False]
+            if moved:
+                which = ", ".join(dict.fromkeys(names[result.bundles[m.bundle]] for m in moved))
+                rows.append(("not steady", f"{stage} of {which}, for instance: {moved[0].moved[0]}"))
     for audit in audits:
         rows.append(("images", f"{audit.images} ({audit.source})"))
         for method, found in audit.explainers.items():
