@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 EDGE   := .venv-edge
 RUN    := $(VENV)/bin
+# benchmarks.gtsrb needs the data set: python -m benchmarks.gtsrb FOLDER
+BENCHMARKS := rendered gradients road runtime log
 PIP     = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help demo test check bench format clean
@@ -32,7 +34,7 @@ format: $(VENV)/installed
 	$(RUN)/ruff check --fix .
 
 bench: $(VENV)/installed
-	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(RUN)/python "$$script" || exit 1; done
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(RUN)/python -m "benchmarks.$$name" || exit 1; done
 
 clean:
 	rm -rf $(VENV) $(EDGE) .pytest_cache .mypy_cache .ruff_cache build *.egg-info
