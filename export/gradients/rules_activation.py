@@ -90,14 +90,6 @@ def hard_swish(op: Op, g: str) -> str:
     return op.mul(g, slope)
 
 
-@rule("Swish")
-def swish(op: Op, g: str) -> str:
-    """g * (s + a * y * (1 - s)) with s = sigmoid(a * x)."""
-    a = float(op.attr("alpha", 1.0))
-    s = op.unary("Sigmoid", op.mul(op.inputs[0], a))
-    return op.mul(g, op.add(s, op.mul(op.mul(op.output, a), op.sub(1.0, s))))
-
-
 @rule("Tanh")
 def tanh(op: Op, g: str) -> str:
     """g * (1 - y^2)."""

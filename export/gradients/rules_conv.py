@@ -117,8 +117,10 @@ def conv(op: Op, g: str) -> Phases | str:
         out=[static(d) for d in op.output_shape[2:]],
         extent=[-(-static(d) // s) for d, s in zip(op.shape()[2:], strides, strict=True)],
     )
-    rows, columns = (_phase_taps(kernel[i], strides[i], dilations[i], begin[i]) for i in range(2))
+    rows, columns = (_phase_taps(g_map, i, strides[i], dilations[i], begin[i]) for i in range(2))
     stride = (strides[0], strides[1])
+    if not rows or not columns:  # every window lies in the padding
+        return op.mul(op.inputs[0], 0.0)
     if groups == 1 and stride != (1, 1) and _stacking_pays(g_map.channels, rows, columns, stride):
         return op.b.depth_to_space(_stacked(op.b, g_map, rows, columns, stride), stride, op.shape())
     parts = {(r, c): _phase_conv(op.b, g_map, row, column) for r, row in rows.items() for c, column in columns.items()}
@@ -154,13 +156,17 @@ class Taps:
         return self.offsets[1] - self.offsets[0] if len(self.offsets) > 1 else 1
 
 
-def _phase_taps(kernel: int, stride: int, dilation: int, begin: int) -> dict[int, Taps]:
-    """Sort kernel positions by the input phase that they reach: input = stride * output - begin + dilation * tap."""
+def _phase_taps(m: GradientMap, axis: int, stride: int, dilation: int, begin: int) -> dict[int, Taps]:
+    """Sort kernel positions by the input phase that they reach: input = stride * output - begin + dilation * tap.
+
+    Those that meet nothing but padding reach none.
+    """
     phases: dict[int, Taps] = {}
     for phase in range(stride):
-        taps = [k for k in reversed(range(kernel)) if (phase + begin - dilation * k) % stride == 0]
-        if taps:
-            phases[phase] = Taps(taps, [(phase + begin - dilation * k) // stride for k in taps])
+        reads = [(k, divmod(phase + begin - dilation * k, stride)) for k in reversed(range(m.kernel[axis]))]
+        met = [(k, offset) for k, (offset, rest) in reads if rest == 0 and -m.extent[axis] < offset < m.out[axis]]
+        if met:
+            phases[phase] = Taps([k for k, _ in met], [offset for _, offset in met])
     return phases
 
 
