@@ -1,1 +1,1 @@
-"""The desktop side: data, models, training, pruning, evaluation, reports, and the command line over all four packages."""
+"""The desktop side: data, models, training, pruning, evaluation, reports, and the command line over all packages."""
