@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import alternate, milliseconds, record
+from benchmarks.common import record
 from edge_runtime.benchmark import BenchmarkOptions, cold_start
 from edge_runtime.bundle import Bundle, open_bundle
 from edge_runtime.explainer import Explainer
@@ -41,6 +42,7 @@ IMPORTS = {
 WEIGHTY = ("numpy", "onnxruntime", "PIL", "scipy", "cv2", "torch", "onnx", "http.server")
 MODELS = {"vgg16@32": ("vgg16", 32), "resnet18@32": ("resnet18", 32), "resnet18@224": ("resnet18", 224)}
 CHUNKS = (1, 2, 4, 8, 16, 25, 51)
+ROUNDS = 3
 SMOOTHGRAD_POINTS = 51  # 50 samples and the image itself
 
 
@@ -81,20 +83,26 @@ def memory(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def chunks(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the time of one SmoothGrad by sample points per engine run: the reason of the default."""
+    """Yield processor time of one SmoothGrad on one thread by sample points per run: the reason of the default.
+
+    Processor time, in rounds over all sizes: other processes on the machine disturb it least.
+    """
     for name in MODELS:
         bundle = make_bundle(name, folder)
-        explainer = Explainer(bundle)
+        explainer = Explainer(bundle, threads=1)
         image = benchmark_images(bundle, 1)
-        calls: dict[str, Callable[[], Any]] = {
-            str(chunk): partial(explainer.explain, image, "sg", 1, 0, chunk) for chunk in CHUNKS
-        }
-        times = alternate(calls, warmup=1, repeats=9, seconds=60)
+        times: dict[int, list[float]] = {chunk: [] for chunk in CHUNKS}
+        for _ in range(1 + ROUNDS):
+            for chunk, samples in times.items():
+                start = time.process_time()
+                explainer.explain(image, "sg", target=1, chunk=chunk)
+                samples.append(1e3 * (time.process_time() - start))
         yield {
             "measure": "chunk",
-            "what": f"{name} SmoothGrad of 50 samples",
+            "what": f"{name} SmoothGrad of 50 samples, one thread",
             "default": min(default_chunk("cpu", bundle.manifest.input), SMOOTHGRAD_POINTS),
-            "ms_by_chunk": {chunk: round(milliseconds(values), 1) for chunk, values in times.items()},
+            # The first round warms up.
+            "cpu_ms_by_chunk": {chunk: round(statistics.median(each[1:]), 1) for chunk, each in times.items()},
         }
 
 
@@ -119,7 +127,8 @@ def make_bundle(name: str, folder: Path) -> Bundle:
 
 
 def main(parts: list[str]) -> None:
-    """Run ``parts``, or all and record."""
+    """Run ``parts``, or all and record, with the load that other processes made beforehand."""
+    load = round(os.getloadavg()[0], 2)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         available: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
@@ -133,7 +142,7 @@ def main(parts: list[str]) -> None:
                 rows.append(row)
                 print(row, flush=True)
     if not parts:
-        print(record("runtime", rows, threads=len(os.sched_getaffinity(0))))
+        print(record("runtime", rows, load_average=load))
 
 
 if __name__ == "__main__":
