@@ -54,8 +54,7 @@ def new_file(
     Raises ``error`` for an existing ``target`` without ``force``, and when the file system fails.
     """
     target = Path(target)
-    if target.exists() and not force:
-        raise error(f"{target} already exists; choose another name or pass --force to replace it")
+    check_new(target, force=force, error=error)
     temporary = sibling(target, "new")
     try:
         yield temporary
@@ -64,6 +63,12 @@ def new_file(
         raise error(f"{target} cannot be written: {failure.strerror or failure}; choose another folder") from failure
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_new(target: Path, *, force: bool = False, error: type[RoadworthyError] = InputError) -> None:
+    """Raise ``error`` unless :func:`new_file` may create or replace ``target``: for a check before long work."""
+    if target.exists() and not force:
+        raise error(f"{target} already exists; choose another name or pass --force to replace it")
 
 
 def sibling(target: Path, suffix: str) -> Path:

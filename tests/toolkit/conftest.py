@@ -10,6 +10,7 @@ import pytest
 from toolkit.cli import main
 
 Outcome = tuple[int, str, str]
+Roadworthy = Callable[..., Outcome]
 TINY = "rendered?train=132&validation=44&test=66"
 
 
@@ -20,8 +21,16 @@ def call(*arguments: object) -> int:
     return int(stop.value.code or 0)
 
 
+def one_line(outcome: Outcome) -> str:
+    """Return the error of a refused command: exit code 2, nothing on stdout, one line on stderr."""
+    code, out, error = outcome
+    assert (code, out, len(error.splitlines())) == (2, "", 1), (code, out, error)
+    assert error.startswith("roadworthy: error: ")
+    return error
+
+
 @pytest.fixture
-def roadworthy(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+def roadworthy(capsys: pytest.CaptureFixture[str]) -> Roadworthy:
     """Run the command line in this process; returns exit code, stdout, stderr."""
 
     def run(*arguments: object) -> Outcome:

@@ -7,25 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edge_runtime.bundle import open_bundle
-from tests.toolkit.conftest import TINY
+from tests.toolkit.conftest import TINY, Roadworthy, one_line
 from toolkit import runs
 from toolkit.cli.desktop import DEFAULT_RECIPE
-
-Outcome = tuple[int, str, str]
-Roadworthy = Callable[..., Outcome]
-
-
-def one_line(outcome: Outcome) -> str:
-    """Return the error of a refused command: exit code 2, nothing on stdout, one line on stderr."""
-    code, out, error = outcome
-    assert (code, out, len(error.splitlines())) == (2, "", 1), (code, out, error)
-    return error
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -99,9 +88,10 @@ def test_export_measures_baselines(roadworthy: Roadworthy, tiny_run: Path, tmp_p
     out = tmp_path / "bundle"
     assert roadworthy("export", tiny_run, "--data", TINY, "--audit-images", 22, "--out", out)[0] == 0
     baselines = open_bundle(out).manifest.baselines
-    assert baselines.accuracy, "ROAD is measured on images that are classified correctly"
+    assert baselines.accuracy is not None
     assert {method: len(values) for method, values in baselines.gini.items()} == {"vg": 22, "ig": 22, "sg": 22}
-    assert set(baselines.road) == {"vg", "ig", "sg"}
+    # ROAD is measured on images that are classified correctly, which so short a training may not give
+    assert set(baselines.road) == ({"vg", "ig", "sg"} if baselines.accuracy else set())
 
 
 def test_export_without_audit_set(roadworthy: Roadworthy, tiny_run: Path, tmp_path: Path) -> None:

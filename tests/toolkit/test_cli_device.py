@@ -15,17 +15,8 @@ from PIL import Image
 from edge_runtime.audit import AuditResult
 from edge_runtime.benchmark import BenchmarkResult
 from edge_runtime.bundle import open_bundle
+from tests.toolkit.conftest import Roadworthy, one_line
 from toolkit.report.results import read_result
-
-Outcome = tuple[int, str, str]
-Roadworthy = Callable[..., Outcome]
-
-
-def one_line(outcome: Outcome) -> str:
-    """Return the error of a refused command: exit code 2, nothing on stdout, one line on stderr."""
-    code, out, error = outcome
-    assert (code, out, len(error.splitlines())) == (2, "", 1), (code, out, error)
-    return error
 
 
 @pytest.fixture

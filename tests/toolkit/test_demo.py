@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.progress import Progress
 
 from edge_runtime.bundle import open_bundle
-from tests.toolkit.conftest import TINY
+from tests.toolkit.conftest import TINY, Roadworthy
 from toolkit import demo, training
 from toolkit.demo import DemoPlan, DemoStoppedError
 
-Roadworthy = Callable[..., tuple[int, str, str]]
 VARIANTS = ("natural", "l1", "global", "layered", "channel")
 
 

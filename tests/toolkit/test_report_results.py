@@ -12,17 +12,13 @@ import pytest
 
 from edge_runtime.audit import Distribution
 from edge_runtime.errors import DataError
+from tests.toolkit.conftest import Roadworthy, call
 from toolkit.report.results import collect, mean, proportion
-
-Outcome = tuple[int, str, str]
-Roadworthy = Callable[..., Outcome]
 
 
 @pytest.fixture(scope="module")
 def results(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An audit and a benchmark of the same bundle, as the commands leave them."""
-    from tests.toolkit.conftest import call
-
     folder = tmp_path_factory.mktemp("results")
     assert call("audit", tiny_bundle, "--out", folder / "natural", "--examples", 3) == 0
     quick = ["--stage", "classify", "--iterations", 4, "--cold-starts", 0]

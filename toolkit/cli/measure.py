@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from edge_runtime.errors import InputError
-from edge_runtime.folders import check_target, new_folder, sibling
+from edge_runtime.folders import check_new, check_target, new_file, new_folder
 from edge_runtime.manifest import MANIFEST, PRESETS
 from edge_runtime.path import METHODS
 from toolkit.cli.options import FILE, FOLDER, bundle_argument, examples, force_option, json_option, runtime_options
@@ -101,7 +100,7 @@ def bench(
     from edge_runtime.bundle import open_bundle
 
     for file in filter(None, (out, samples)):
-        check_file(file, force)
+        check_new(file, force=force)  # the measurement may take minutes
     given = {name: value for name, value in options.items() if value not in (None, ())}
     opened = [open_bundle(path) for path in bundles]
     with counting() as progress:
@@ -110,7 +109,9 @@ def bench(
     if samples is not None:
         write_samples(measured, samples, force=force)
     if out is not None:
-        write_file(out, encoded + b"\n")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(out, force=force) as temporary:
+            temporary.write_bytes(encoded + b"\n")
     click.echo(encoded if as_json else format_table(measured.result))
 
 
@@ -151,22 +152,3 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
     finally:
         if terminal:
             click.echo("\r\x1b[K", nl=False, err=True)
-
-
-def check_file(path: Path, force: bool) -> None:
-    """Raise InputError for an existing file without ``force``, before long work."""
-    if path.exists() and not force:
-        raise InputError(f"{path} already exists; choose another name or pass --force to replace it")
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all; its folder is made."""
-    temporary = sibling(path, "new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}; choose another folder") from error
-    finally:
-        temporary.unlink(missing_ok=True)
