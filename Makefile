@@ -4,6 +4,10 @@ PYTHON ?= python3
 VENV   := .venv
 EDGE   := .venv-edge
 RUN    := $(VENV)/bin
+# What an installation depends on; the stamps below make it run again only after one of these changed.
+PROJECT := pyproject.toml constraints.txt $(wildcard setup.py edge_runtime/metrics/*.c)
+# Both cores, and the tests of one file in one process, because they share what is costly to make.
+PYTEST_ARGS ?= -n auto --dist loadfile
 # benchmarks.gtsrb needs the data set: python -m benchmarks.gtsrb FOLDER
 BENCHMARKS := rendered gradients road runtime log
 PIP     = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -39,15 +43,14 @@ bench: $(VENV)/installed
 clean:
 	rm -rf $(VENV) $(EDGE) .pytest_cache .mypy_cache .ruff_cache build *.egg-info
 
-# The stamps make an installation run again only after the project files changed.
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/installed: $(PROJECT)
 	$(call create,$(VENV))
 	@echo "installing the desktop environment (PyTorch alone is several GB) ..."
 	$(RUN)/python $(PIP) --editable ".[desktop,dev]"
 	@touch $@
 
 # What the vehicle gets: neither torch nor onnx. The tests run the real audit in it.
-$(EDGE)/installed: pyproject.toml constraints.txt
+$(EDGE)/installed: $(PROJECT)
 	$(call create,$(EDGE))
 	@echo "installing the device environment ..."
 	$(EDGE)/bin/python $(PIP) --editable ".[cpu]"
