@@ -22,7 +22,7 @@ import onnx
 import onnxruntime
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # for PyTorch, the same
-import torch  # noqa: E402
+import torch
 from captum.attr import IntegratedGradients, NoiseTunnel, Saliency
 
 from benchmarks.common import alternate, milliseconds, ratio, record

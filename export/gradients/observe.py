@@ -22,7 +22,8 @@ _SMALL_BYTES = 1 << 16
 _BATCHES = (2, 3)
 # A sequence has no shape; one that does not depend on the image may still fold away.
 _MAKES_SEQUENCES = {
-    "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceMap", "SplitToSequence", "Optional",
+    "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceMap", "SplitToSequence",
+    "Optional",
 }  # fmt: skip
 
 

@@ -214,7 +214,11 @@ def test_a_live_log_can_be_read_and_verified_while_it_is_written(tmp_path: Path)
         writer.start()
         while checks < 20 or log.head.sequence < 600:
             known = log.head
-            result = verify(path, anchor=known)
+            try:
+                result = verify(path, anchor=known)
+            except LogError as busy:  # a checkpoint came between each copy and its check, as a reader is told
+                assert "changes faster than it can be copied" in str(busy)
+                continue
             problems += [result.problem] if not result.ok else []
             checks += 1
         stop.set()

@@ -109,7 +109,7 @@ def double_errors(
 
 
 def explainer_error(module: nn.Module, model: onnx.ModelProto, size: tuple[int, int]) -> float:
-    """Return the relative L2 error of the explainer graph's attribution and magnitude, for two images and three points."""
+    """Return the relative L2 error of the explainer's attribution and magnitude, for two images and three points."""
     generator = torch.Generator().manual_seed(5)
     images, baseline, noise = (
         torch.randn(count, 3, *size, dtype=torch.float64, generator=generator) for count in (2, 2, 3)

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models.convnext import CNBlockConfig
 from torchvision.models.efficientnet import FusedMBConvConfig, MBConvConfig
 from torchvision.models.googlenet import Inception
-from torchvision.models.inception import InceptionA, InceptionB, InceptionC, InceptionD, InceptionE
+from torchvision.models.inception import InceptionA, InceptionB
 from torchvision.models.mobilenetv3 import InvertedResidualConfig
 from torchvision.models.regnet import BlockParams
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -64,17 +64,13 @@ def googlenet() -> nn.Module:
 
 
 def inception() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(3, 16, 3, 2),
-        InceptionA(16, 8),
-        InceptionB(232),
-        InceptionC(712, 8),
-        InceptionD(768),
-        InceptionE(1280),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(2048, CLASSES),
-    )
+    pools = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(nn.Conv2d(3, 16, 3, 2), InceptionA(16, 8), InceptionB(232), *pools, nn.Linear(712, CLASSES))
+
+
+def mnasnet() -> nn.Module:
+    pools = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*tv.MNASNet(0.25).layers[:11], *pools, nn.Linear(24, CLASSES))
 
 
 def mobilenet_v3() -> nn.Module:
@@ -99,11 +95,14 @@ def regnet(ratio: float | None) -> nn.Module:
 
 
 def swin(**options: Any) -> nn.Module:
-    return tv.SwinTransformer([4, 4], 16, [2, 2], [2, 4], [2, 2], num_classes=CLASSES, **options)
+    return tv.SwinTransformer([4, 4], 16, [2, 1], [2, 4], [2, 2], num_classes=CLASSES, **options)
 
 
 def resnet(block: type[BasicBlock] | type[Bottleneck], **options: Any) -> nn.Module:
-    return tv.ResNet(block, [1, 1, 1, 1], num_classes=CLASSES, **options)  # type: ignore[list-item]
+    module = tv.ResNet(block, [1, 1, 1, 1], num_classes=CLASSES, **options)  # type: ignore[list-item]
+    module.layer3 = module.layer4 = nn.Identity()  # type: ignore[assignment]
+    module.fc = nn.Linear(128 * block.expansion, CLASSES)
+    return module
 
 
 MINIATURES: dict[str, tuple[Callable[[], nn.Module], int]] = {
@@ -122,8 +121,8 @@ MINIATURES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "Inception v3": (inception, 47),
     "MobileNet v2": (lambda: tv.MobileNetV2(CLASSES, 0.5, [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 1, 2]]), 32),
     "MobileNet v3": (mobilenet_v3, 32),
-    "MNASNet": (lambda: tv.MNASNet(0.25, CLASSES), 32),
-    "ShuffleNet": (lambda: tv.ShuffleNetV2([2, 2, 2], [24, 32, 48, 64, 64], CLASSES), 32),
+    "MNASNet": (mnasnet, 32),
+    "ShuffleNet": (lambda: tv.ShuffleNetV2([2, 1, 1], [24, 32, 48, 64, 64], CLASSES), 32),
     "EfficientNet": (lambda: efficientnet(1), 32),
     "EfficientNet v2": (lambda: efficientnet(2), 32),
     "RegNet X": (lambda: regnet(None), 32),
@@ -132,7 +131,7 @@ MINIATURES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "ViT": (lambda: tv.VisionTransformer(32, 8, 2, 4, 32, 48, num_classes=CLASSES), 32),
     "Swin": (swin, 20),
     "Swin v2": (partial(swin, block=SwinTransformerBlockV2, downsample_layer=PatchMergingV2), 20),
-    "MaxViT": (lambda: tv.MaxVit((16, 16), 16, 2, [16, 32], [1, 1], 8, 0.1, num_classes=CLASSES), 16),
+    "MaxViT": (lambda: tv.MaxVit((16, 16), 16, 2, [16], [1], 8, 0.1, num_classes=CLASSES), 16),
 }  # fmt: skip
 
 

@@ -37,8 +37,9 @@ def trained(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-@pytest.mark.parametrize("state", ["random", "trained"])
-@pytest.mark.parametrize("architecture", ["vgg16", "vgg16_bn", "resnet18"])
+@pytest.mark.parametrize(
+    ("architecture", "state"), [("vgg16", "random"), ("vgg16_bn", "trained"), ("resnet18", "trained")]
+)
 def test_every_class_and_batches_of_one_and_eight(architecture: str, state: str) -> None:
     torch.manual_seed(0)
     module = models.build(architecture, CLASSES, width=0.25, input_size=SIZE).eval()

@@ -56,9 +56,7 @@ def test_max_pool_ties_go_to_the_first_element(
 ) -> None:
     shape = (channels, 7, 8)
     images = grid(shape, 3, low, scale, seed=channels)
-    assert_equals_pytorch(
-        case(f"y = MaxPool<{attributes}>(x)", shape), lambda x: F.max_pool2d(x, **options), images
-    )
+    assert_equals_pytorch(case(f"y = MaxPool<{attributes}>(x)", shape), lambda x: F.max_pool2d(x, **options), images)
     assert_equals_pytorch(  # behind a Relu the rule pads with zeros
         case(f"r = Relu(x)\ny = MaxPool<{attributes}>(r)", shape), lambda x: F.max_pool2d(x.relu(), **options), images
     )
