@@ -200,14 +200,13 @@ def main(names: list[str]) -> None:
     """Measure ``names``, or all and record."""
     threads = len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
-    rows = []
-    for name in names or MODELS:
-        rows.append(measure(name, threads))
+    rows: list[dict[str, Any]] = []
+    steps = [partial(measure, name, threads) for name in names or MODELS]
+    for step in steps if names else [build_time, *steps]:
+        rows.append(step())
         print(rows[-1], flush=True)
-    if not names:
-        rows.append(build_time())
-        print(rows[-1])
-        print(record("gradients", rows, threads=threads))
+        if not names:
+            record("gradients", rows, threads=threads)  # after each model: an interrupted run keeps what it has
 
 
 if __name__ == "__main__":
