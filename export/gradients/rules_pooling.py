@@ -43,7 +43,8 @@ def max_pool(op: Op, g: str) -> Phases | str:
     b = op.b
     x, pads = op.inputs[0], [*w.begin, *(max(0, e) for e in w.end)]
     if w.padded and not _rectified(op):
-        x, pads = b.pad(x, [0, 0, *pads[:2]], [0, 0, *pads[2:]], BELOW), [0, 0, 0, 0]
+        below = max(BELOW, float(np.finfo(b.float_type).min))
+        x, pads = b.pad(x, [0, 0, *pads[:2]], [0, 0, *pads[2:]], below), [0, 0, 0, 0]
     shape = op.output_shape
     rest = g
     parts: dict[tuple[int, int], list[tuple[str, tuple[int, int]]]] = {}
