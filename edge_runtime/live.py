@@ -1,8 +1,8 @@
 """What a running vehicle loop shows of itself: a small folder, rewritten a few times a second, that others only read.
 
 The loop writes and never waits for a reader, so a page, a health check or a scraper that hangs cannot touch
-classification. The folder belongs on a memory file system (the default does): it is the present, not a record, and would
-wear flash out. Files are replaced atomically; a reader sees the old or the new one, never half of one.
+classification. The folder belongs on a memory file system (the default does): it is the present, not a record, and
+would wear flash out. Files are replaced atomically; a reader sees the old or the new one, never half of one.
 """
 
 from __future__ import annotations
