@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ LIVE_FORMAT = 1
 STATUS = "status.json"
 PICTURES = ("frame.jpg", "overlay.jpg")
 MAX_STATUS_BYTES = 4 << 20
+MAX_PICTURE_BYTES = 16 << 20
 SERIES_POINTS = 600  # what a page draws; older points are in the log
 
 
@@ -81,7 +83,8 @@ class LiveStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ``time.monotonic()`` at writing, for an age that a changed wall clock cannot spoil. ``state`` is "starting" (no
     model yet), "running", "waiting" (no frames from the source; ``message`` says why) or "stopped". ``step`` is the
     degradation step, 0 for none, ``step_name`` what it leaves out. ``gini``, ``road`` and ``latency`` have one entry
-    per explainer or stage, ``drift`` one per watched measure, ``events`` the newest last.
+    per explainer or stage, ``drift`` one per watched measure, ``events`` the newest last. ``log`` is what the audit log
+    says of itself, by the names of its status ("acknowledged", "pending", "lost", "error") and "path".
     """
 
     format: int = LIVE_FORMAT
@@ -126,12 +129,18 @@ class LiveWriter:
     """Writes the folder. A failure to write is returned, never raised: showing is not worth a frame."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder, readable by this user alone; raises InputError where that is impossible."""
+        """Make the folder, readable by this user alone; raises InputError where that is impossible.
+
+        A folder that others own or may write to is refused: with links in it they could redirect what is written.
+        """
         self.folder = folder
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = folder.stat()
         except OSError as error:
             raise InputError(f"{folder}: {error.strerror}; name another folder for the live status") from error
+        if found.st_uid != os.getuid() or found.st_mode & stat.S_IWOTH:
+            raise InputError(f"{folder} belongs to others, or all may write to it; name another for the live status")
         for name in (STATUS, *PICTURES):  # what an earlier process left is not the present
             with contextlib.suppress(FileNotFoundError):
                 (folder / name).unlink()
@@ -171,10 +180,11 @@ def read_live(folder: Path) -> LiveStatus | None:
 
 
 def read_picture(folder: Path, name: str) -> bytes | None:
-    """Return one of PICTURES, None where there is none yet."""
+    """Return one of PICTURES, None where there is none yet, or none that a loop would have written."""
     assert name in PICTURES, name
-    with contextlib.suppress(OSError):
-        return (folder / name).read_bytes()
+    with contextlib.suppress(OSError), (folder / name).open("rb") as file:
+        data = file.read(MAX_PICTURE_BYTES + 1)
+        return data if len(data) <= MAX_PICTURE_BYTES else None
     return None
 
 

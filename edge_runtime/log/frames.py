@@ -21,8 +21,14 @@ if TYPE_CHECKING:
     from edge_runtime.explainer import Explanation
 
 
-def identity_of(bundle: Bundle, *, provider: str | None = None, device: DeviceIdentity | None = None) -> LogIdentity:
-    """Return who writes: this software with that bundle, on a provider and a device."""
+def identity_of(
+    bundle: Bundle,
+    *,
+    provider: str | None = None,
+    device: DeviceIdentity | None = None,
+    vehicle: str | None = None,
+) -> LogIdentity:
+    """Return who writes: this software with that bundle, on a provider, a device and a vehicle."""
     try:
         version = metadata.version("roadworthy")
     except metadata.PackageNotFoundError:
@@ -34,6 +40,7 @@ def identity_of(bundle: Bundle, *, provider: str | None = None, device: DeviceId
         variant=bundle.manifest.variant,
         provider=provider,
         device=device,
+        vehicle=vehicle,
     )
 
 

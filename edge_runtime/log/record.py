@@ -24,7 +24,8 @@ MAX_IMAGE_BYTES = 16 << 10
 class LogIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Software and bundle that wrote a record. Stored once per log and named in each record by its SHA-256.
 
-    ``bundle_digest`` is the SHA-256 of the bundle's manifest, which identifies every byte of it.
+    ``bundle_digest`` is the SHA-256 of the bundle's manifest, which identifies every byte of it. ``vehicle`` is the
+    name that its owner gave it; reports of many logs group by it.
     """
 
     software: str
@@ -33,6 +34,7 @@ class LogIdentity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     variant: Variant | None = None
     provider: str | None = None
     device: DeviceIdentity | None = None
+    vehicle: str | None = None
 
 
 class ExplainerReading(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

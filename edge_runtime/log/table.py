@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from edge_runtime.device_identity import DeviceIdentity
 from edge_runtime.log.reader import LoggedRecord
 
 
@@ -26,10 +27,17 @@ def flatten(entry: LoggedRecord) -> dict[str, Any]:
         "bundle": identity.bundle,
         "bundle_digest": identity.bundle_digest,
         "variant": identity.variant.slug if identity.variant else None,
+        "vehicle": identity.vehicle,
+        "device_model": _model(identity.device),
         "provider": identity.provider,
     }
     _add(columns, "", msgspec.to_builtins(entry.record, builtin_types=(bytes,)))
     return columns
+
+
+def _model(device: DeviceIdentity | None) -> str | None:
+    """Return the board's name, or the processor's where the board has none."""
+    return None if device is None else device.board or device.cpu_model
 
 
 def wall_text(wall_ns: int) -> str:
