@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,26 +24,50 @@ if TYPE_CHECKING:
 PPM_HEADER = re.compile(rb"P6(?:\s+(?:#[^\n]*\n\s*)*\d+){3}")
 # Pillow's modes of 16 and 32 bits: its conversion to RGB clips instead of scaling, so most pixels would become white.
 DEEP_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+MAX_PIXELS = 1 << 26  # 67 megapixels, 200 MB as RGB; no camera gives more, decompression bombs ask for it
+# Pillow knows many more; some of those start other programs.
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def load_image(source: str | PathLike[str] | bytes) -> NDArray[np.uint8]:
-    """Read an image file, or the bytes of one, as RGB uint8 [H, W, 3].
+    """Read an image file of FORMATS, or the bytes of one, as RGB uint8 [H, W, 3].
 
-    Raises InputError for a missing, truncated or unreadable image.
+    Raises InputError for an image that is missing, truncated, unreadable or larger than MAX_PIXELS, whatever the
+    bytes are.
     """
-    from PIL import Image  # imported late: importing edge_runtime stays cheap
-
     name = "image" if isinstance(source, bytes) else str(source)
     try:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
-        with Image.open(io.BytesIO(drop_carriage_returns(data))) as image:
-            if image.mode in DEEP_MODES:
-                raise InputError(f"{name} has more than 8 bits per channel ({image.mode}); convert it to 8-bit RGB")
-            return np.asarray(image.convert("RGB"), dtype=np.uint8)
+        return decode_image(source if isinstance(source, bytes) else Path(source).read_bytes(), name)
     except FileNotFoundError:
         raise InputError(f"{name} does not exist; check the path") from None
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(f"{name} cannot be read as an image ({error}); replace or remove it") from error
+    except InputError:
+        raise
+    except Exception as error:  # decoders meet damaged bytes with exceptions of every kind
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{name} cannot be read as an image ({reason}); replace or remove it") from error
+
+
+def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
+    """Decode an image file's bytes once its header is found acceptable; see :func:`load_image`."""
+    from PIL import Image  # imported late: importing edge_runtime stays cheap
+
+    with warnings.catch_warnings():
+        # The limit here is lower than the one that Pillow warns of.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        opened = Image.open(io.BytesIO(drop_carriage_returns(data)), formats=FORMATS)
+    with opened as image:
+        check_size(image.width, image.height, name)
+        if image.mode in DEEP_MODES:
+            raise InputError(f"{name} has more than 8 bits per channel ({image.mode}); convert it to 8-bit RGB")
+        return np.asarray(image.convert("RGB"), dtype=np.uint8)
+
+
+def check_size(width: int, height: int, name: str) -> None:
+    """Raise InputError for a picture that is empty or too large to be decoded: the one limit for every source."""
+    if width < 1 or height < 1:
+        raise InputError(f"{name} is {width} x {height} pixels; it must have at least one")
+    if width * height > MAX_PIXELS:
+        raise InputError(f"{name} is {width} x {height} pixels, more than {MAX_PIXELS:,}; scale it down")
 
 
 def drop_carriage_returns(data: bytes) -> bytes:

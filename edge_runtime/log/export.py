@@ -7,7 +7,6 @@ The libraries are imported when a format needs them.
 from __future__ import annotations
 
 import csv
-import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +15,7 @@ from typing import Any
 
 import apsw
 
+from edge_runtime import extras
 from edge_runtime.errors import InputError, unknown
 from edge_runtime.folders import new_file
 from edge_runtime.log.reader import LoggedRecord, records
@@ -58,11 +58,7 @@ def export_log(path: str | Path, out: str | Path, *, to: str | None = None, forc
 
 def library(module: str) -> Any:
     """Import a library that the device install does not bring. Raises InputError with the way to get it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        needed = module.partition(".")[0]
-        raise InputError(f"this export needs {needed}: pip install 'roadworthy[log]'") from error
+    return extras.library(module, "log", "this export")
 
 
 def column_types(source: Source) -> dict[str, type]:

@@ -39,6 +39,16 @@ class Frame:
 
 Report = Callable[[str, str], None]  # name of the event, message
 
+# The events that sources report.
+FAILED = "frame-failed"  # a frame that could not be read
+RESIZED = "frame-size"  # frames of another size than before
+BOXES = "boxes"  # boxes or frames without the other
+CUT = "source-cut"  # a file that breaks off or is damaged inside
+LOST = "source-lost"  # no camera, or not any more
+BACK = "source-back"  # frames flow (again)
+FROZEN = "source-frozen"  # the same picture for too long
+MOVING = "source-moving"  # and another at last
+
 
 class Source(Protocol):
     """Frames in order. A source is a context manager; leaving it releases devices and files.
@@ -48,9 +58,20 @@ class Source(Protocol):
     frames that existed but could not be read. Raises InputError only when it never can give a frame.
     """
 
-    name: str
-    live: bool
-    failed: int
+    @property
+    def name(self) -> str:
+        """What the source is called in messages."""
+        ...
+
+    @property
+    def live(self) -> bool:
+        """Whether frames that nobody takes in time are lost."""
+        ...
+
+    @property
+    def failed(self) -> int:
+        """Frames that existed but could not be read or used, so far."""
+        ...
 
     def frames(self, report: Report, stopping: Callable[[], bool]) -> Iterator[Frame]:
         """Yield frames until the source ends or ``stopping()`` is true; who waits asks ten times a second."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 from edge_runtime.errors import InputError
 from edge_runtime.manifest import InputSpec
-from edge_runtime.preprocess import check_batch, denormalize, load_image, normalize, resize
+from edge_runtime.preprocess import MAX_PIXELS, check_batch, check_size, denormalize, load_image, normalize, resize
 
 SPEC = InputSpec(height=6, width=4, mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.1))
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8)
@@ -115,3 +116,28 @@ def test_check_batch_names_the_image_that_is_not_finite() -> None:
     batch[2, 1, 0, 0] = np.nan
     with pytest.raises(InputError, match="image 2 of the batch holds NaN or infinite values"):
         check_batch(batch, SPEC)
+
+
+def test_decompression_bombs_are_refused_before_decoding() -> None:
+    wide = b"P6\n%d %d\n255\n" % (MAX_PIXELS, 2)
+    with pytest.raises(InputError, match=r"image is 67108864 x 2 pixels, more than 67,108,864; scale it down"):
+        load_image(wide)
+    # The first is a bomb to Pillow as well, of the second it would only warn.
+    for side in (21_000, 10_000):
+        stream = io.BytesIO()
+        Image.new("1", (side, side)).save(stream, "PNG")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(InputError, match=r"scale it down|decompression bomb"):
+                load_image(stream.getvalue())
+
+
+def test_formats_that_are_not_images_of_cameras_are_refused() -> None:
+    with pytest.raises(InputError, match="cannot be read as an image"):
+        load_image(encoded(Image.fromarray(PIXELS), "EPS"))
+
+
+def test_check_size() -> None:
+    check_size(1, MAX_PIXELS, "frame")
+    with pytest.raises(InputError, match="frame is 0 x 7 pixels; it must have at least one"):
+        check_size(0, 7, "frame")
