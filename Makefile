@@ -5,7 +5,7 @@ VENV   := .venv
 EDGE   := .venv-edge
 RUN    := $(VENV)/bin
 # What an installation depends on; the stamps below make it run again only after one of these changed.
-PROJECT := pyproject.toml constraints.txt
+PROJECT := pyproject.toml constraints.txt $(wildcard setup.py edge_runtime/metrics/*.c)
 # Both cores, and the tests of one file in one process, because they share what is costly to make.
 PYTEST_ARGS ?= -n auto --dist loadfile
 # benchmarks.gtsrb needs the data set: python -m benchmarks.gtsrb FOLDER

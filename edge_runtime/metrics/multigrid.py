@@ -11,6 +11,10 @@ pixels' (m on the finest grid), cubed from the second coarsening on, so that few
 smoother is Jacobi with f / (THETA d), which adds the reaction d (1 - f) / f to the coarse operator. Interpolation is
 bilinear, P = (f / d) SS U with U the repetition of coarse pixels; restriction is its transpose.
 
+Rounding. The steps run twice: to COARSE times the limit, then, from a residual computed anew from x, to the limit. That
+residual adds up differences of neighbours, not the difference of two sums, so it knows what the steps so far rounded
+away; otherwise one kept pixel in a corner would cost single precision half its digits.
+
 Stopping. Conjugate gradients end for one plane when r'Br <= limit^2; Br, the estimate of the error, is then added to x.
 If the eigenvalues of BA lie between 1 / SPREAD and SPREAD, and R is the greatest effective resistance between two
 pixels of the grid, which bounds the diagonal of A^-1, then the remaining error e obeys
@@ -42,6 +46,7 @@ THETA = 0.68
 # Free shares below this count as none: deeper grids then stay empty, and are skipped, where holes are small.
 LEAST_SHARE = 0.15
 COARSEST_SWEEPS = 3
+COARSE = 32.0
 # Bound on the eigenvalues of BA and their inverses that the stopping rule assumes; tests compute them for hostile
 # masks.
 SPREAD = 6.0
@@ -125,7 +130,7 @@ class Solver:
         self._solution, self._direction = Field(fine), Field(fine)
         self._setup = _smoother_program(self.grids)
         self._cycles: dict[int, Program] = {}
-        self._first_residual = _operator_program(fine, self._solution, fine.residual, negative=True)
+        self._residual = _residual_program(fine, self._solution, fine.residual)
         self._product = _operator_program(fine, self._direction, fine.work)
         # One factor per plane, spread over several rows because numpy's inner loops want to be long.
         repeat = next(n for n in range(8, 0, -1) if (fine.height + 1) % n == 0)
@@ -149,8 +154,9 @@ class Solver:
             grid.free.core.fill(1)
         np.less(self._order.pixels, threshold, out=self.grids[0].free.pixels)
         _run(self._setup)
-        _run(self._first_residual)
-        self._iterate(self._cycle(), limit * limit)
+        for factor in (COARSE, 1):
+            _run(self._residual)
+            self._iterate(self._cycle(), (factor * limit) ** 2)
         return _by_system(self._solution)
 
     def _cycle(self) -> Program:
@@ -224,13 +230,45 @@ def _smoother_program(grids: list[Grid]) -> Program:
     return steps + [(np.multiply, grid.free.core, grid.inverse.core, grid.smoother.core) for grid in grids]
 
 
-def _operator_program(grid: Grid, source: Field, target: Field, *, negative: bool = False) -> Program:
-    """Steps for target = (d - SS) source, or its negative."""
-    terms = (target.core, grid.scratch.core) if negative else (grid.scratch.core, target.core)
+def _operator_program(grid: Grid, source: Field, target: Field) -> Program:
+    """Steps for target = (d - SS) source."""
     return [
         *grid.box(source, target),
         (np.multiply, source.core, grid.sums.core, grid.scratch.core),
-        (np.subtract, *terms, target.core),
+        (np.subtract, grid.scratch.core, target.core, target.core),
+    ]
+
+
+def _residual_program(grid: Grid, source: Field, target: Field) -> Program:
+    """Steps for target = (SS - d) source from differences of neighbours.
+
+    Along each axis S = D + s, with D the sum of the differences to the in-bounds neighbours and s the line sum, so
+    SS - d = S D_x + s_x D_y.
+    """
+    x, total = source.pixels, target.pixels
+    across, down, step = grid.work.pixels, grid.update.pixels, grid.scratch.pixels
+    line = _line_sums(grid.width).astype(grid.dtype)[:, None]
+    left, right = (np.s_[:, :, :-1], np.s_[:, :, 1:])
+    upper, lower = (np.s_[:, :-1], np.s_[:, 1:])
+    zero: Program = [(np.multiply, field.flat, grid.dtype.type(0), field.flat) for field in (grid.work, grid.update)]
+    return [
+        *zero,
+        *_differences(x, across, step, left, right),
+        *_differences(x, down, step, upper, lower),
+        (np.multiply, down, line, total),
+        (np.add, total, across, total),
+        (np.add, total, across, total),
+        (np.add, total[upper], across[lower], total[upper]),
+        (np.add, total[lower], across[upper], total[lower]),
+    ]
+
+
+def _differences(x: Array, target: Array, step: Array, before: Any, after: Any) -> Program:
+    """Steps that add to the zeros in ``target`` each pixel's differences to its two neighbours along one axis."""
+    return [
+        (np.subtract, x[after], x[before], step[before]),
+        (np.add, target[before], step[before], target[before]),
+        (np.subtract, target[after], step[before], target[after]),
     ]
 
 
