@@ -188,6 +188,16 @@ def read_picture(folder: Path, name: str) -> bytes | None:
     return None
 
 
+def picture_versions(folder: Path) -> dict[str, str]:
+    """Return those of PICTURES that are there, each with a text that changes whenever it is rewritten."""
+    found = {}
+    for name in PICTURES:
+        with contextlib.suppress(OSError):
+            entry = (folder / name).stat()
+            found[name] = f"{entry.st_mtime_ns}-{entry.st_ino}"
+    return found
+
+
 def age(status: LiveStatus) -> float:
     """Return the seconds since the status was written, on this machine's monotonic clock."""
     return time.monotonic() - status.boot_monotonic

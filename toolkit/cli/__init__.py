@@ -44,13 +44,18 @@ COMMANDS: dict[str, Command] = {
     "explain": Command("toolkit.cli.runtime:explain", "Draw what a decision rests on.", needs=("onnxruntime",)),
     "audit": Command("toolkit.cli.measure:audit", "Measure accuracy, Gini, ROAD and latency.", needs=("onnxruntime",)),
     "bench": Command("toolkit.cli.measure:bench", "Time bundles in alternation.", needs=("onnxruntime",)),
+    "serve": Command(
+        "toolkit.cli.serve:serve",
+        "Show what a running vehicle loop sees: page, health, metrics.",
+        needs=("starlette", "uvicorn", "prometheus_client"),
+    ),
     "log": Command("toolkit.cli.log:cli", "Show, verify and export a vehicle's audit log."),
     "report": Command("toolkit.cli.report:report", "Make report.html of audits and benchmarks.", needs=("matplotlib",)),
     "demo": Command("toolkit.cli.report:demo", "Do the whole job on a small network.", needs=("torch",)),
 }
 
 # Which extra brings a module that may be missing.
-EXTRAS = {"onnxruntime": "cpu"}
+EXTRAS = {"onnxruntime": "cpu", "prometheus_client": "serve", "starlette": "serve", "uvicorn": "serve"}
 DEFAULT_EXTRA = "desktop"
 
 
