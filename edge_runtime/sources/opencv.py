@@ -1,0 +1,68 @@
+"""OpenCV, as video files and cameras need it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime import extras
+from edge_runtime.errors import InputError
+from edge_runtime.preprocess import describe
+
+READ_TIMEOUT_SECONDS = 1  # a device that gives nothing for so long is lost; also bounds how long a stop waits
+
+
+class Capture(Protocol):
+    """The part of ``cv2.VideoCapture`` that sources use."""
+
+    def isOpened(self) -> bool: ...  # noqa: N802
+
+    def grab(self) -> bool: ...
+
+    def retrieve(self) -> tuple[bool, Any]: ...
+
+    def release(self) -> None: ...
+
+
+def opencv(user: str) -> Any:
+    """Import cv2; raises InputError where it is missing. A Jetson's own OpenCV serves as well."""
+    # Read by OpenCV when it is loaded or opens its first device; its own default is ten seconds.
+    os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(READ_TIMEOUT_SECONDS))
+    # What goes wrong is reported by the source, once; FFmpeg and OpenCV would write it to stderr for every frame.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    cv2 = extras.library("cv2", "vehicle", user)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    return cv2
+
+
+def to_rgb(cv2: Any, image: Any) -> NDArray[np.uint8]:
+    """Return OpenCV's BGR or grey picture as RGB uint8 [H, W, 3]; raises InputError for another type or shape."""
+    conversions = {2: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB}
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in conversions or not image.size:
+        found = describe(image) if isinstance(image, np.ndarray) else type(image).__name__
+        raise InputError(f"a frame is {found}; expected uint8 [H, W, 3]")
+    if image.ndim == 3 and image.shape[2] != 3:
+        raise InputError(f"a frame is {describe(image)}; expected uint8 [H, W, 3]")
+    converted: NDArray[np.uint8] = cv2.cvtColor(image, conversions[image.ndim])
+    return converted
+
+
+class SizeWatch:
+    """Notices frames of another size than those before."""
+
+    def __init__(self) -> None:
+        self._sizes: list[tuple[int, int]] = []
+
+    def changed(self, image: NDArray[np.uint8]) -> str | None:
+        """Return a line for the first image of each further size, else None."""
+        height, width = image.shape[:2]
+        if (width, height) in self._sizes:
+            return None
+        self._sizes.append((width, height))
+        if len(self._sizes) == 1:
+            return None
+        first_width, first_height = self._sizes[0]
+        return f"frames of {width} x {height} pixels; the first had {first_width} x {first_height}"

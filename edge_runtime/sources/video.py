@@ -1,0 +1,70 @@
+"""A video file through OpenCV, every frame in order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from edge_runtime.errors import InputError
+from edge_runtime.preprocess import check_size
+from edge_runtime.sources.frame import CUT, FAILED, RESIZED, Frame, Report
+from edge_runtime.sources.opencv import SizeWatch, opencv, to_rgb
+
+# Containers estimate how many frames they hold; fewer than this share of it is a file that breaks off.
+COMPLETE = 0.98
+
+
+class VideoSource:
+    """The frames of a video; a frame's id is its number, from 0."""
+
+    live = False
+
+    def __init__(self, path: Path) -> None:
+        """Open the file. Raises InputError for one that is no video, or of frames too large to be decoded."""
+        self.name = str(path)
+        self.failed = 0
+        self._cv2 = cv2 = opencv("a video file")
+        backend = cv2.CAP_FFMPEG if cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG) else cv2.CAP_ANY
+        self._capture = cv2.VideoCapture(self.name, backend)
+        if not self._capture.isOpened():
+            raise InputError(f"{path} cannot be read as a video; check that it is one, and complete")
+        width, height = (int(self._capture.get(name)) for name in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        try:
+            check_size(width, height, f"a frame of {path}")
+        except InputError:
+            self._capture.release()
+            raise
+
+    def frames(self, report: Report, stopping: Callable[[], bool]) -> Iterator[Frame]:
+        """Yield the frames; one that cannot be decoded is reported, counted and passed over, its number with it."""
+        number = given = 0
+        sizes = SizeWatch()
+        while not stopping():
+            if not self._capture.grab():
+                break
+            frame_id = str(number)
+            number += 1
+            try:
+                image = to_rgb(self._cv2, self._capture.retrieve()[1])
+            except (InputError, self._cv2.error) as error:
+                self.failed += 1
+                report(FAILED, f"{self.name}, frame {frame_id}: {' '.join(str(error).split())}")
+                continue
+            if line := sizes.changed(image):
+                report(RESIZED, f"{self.name}, frame {frame_id}: {line}")
+            given += 1
+            yield Frame(frame_id, image, captured_ns=time.monotonic_ns())
+        else:
+            return
+        if not given:
+            raise InputError(f"{self.name} gives no frame; check that it is a complete video")
+        claimed = self._capture.get(self._cv2.CAP_PROP_FRAME_COUNT)
+        if number < COMPLETE * claimed - 1:
+            report(CUT, f"{self.name} ends after {number} of about {claimed:.0f} frames; it is damaged or incomplete")
+
+    def __enter__(self) -> VideoSource:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._capture.release()
