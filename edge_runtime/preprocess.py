@@ -52,14 +52,13 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
     from PIL import Image  # imported late: importing edge_runtime stays cheap
 
     with warnings.catch_warnings():
-        # The limit here is lower than the one that Pillow warns of.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        opened = Image.open(io.BytesIO(drop_carriage_returns(data)), formats=FORMATS)
-    with opened as image:
-        check_size(image.width, image.height, name)
-        if image.mode in DEEP_MODES:
-            raise InputError(f"{name} has more than 8 bits per channel ({image.mode}); convert it to 8-bit RGB")
-        return np.asarray(image.convert("RGB"), dtype=np.uint8)
+        # What Pillow warns of is refused below, or mended damage; the limit for sizes is lower than its own.
+        warnings.filterwarnings("ignore", module="PIL")
+        with Image.open(io.BytesIO(drop_carriage_returns(data)), formats=FORMATS) as image:
+            check_size(image.width, image.height, name)
+            if image.mode in DEEP_MODES:
+                raise InputError(f"{name} has more than 8 bits per channel ({image.mode}); convert it to 8-bit RGB")
+            return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
 def check_size(width: int, height: int, name: str) -> None:

@@ -155,19 +155,19 @@ def same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
 
 
 def open_device(spec: str) -> CameraSource:
-    """Open ``camera:N`` or ``/dev/videoN``."""
+    """Open ``camera:N``, or a device by its path."""
     cv2 = opencv("a camera")
-    path = f"/dev/video{spec.removeprefix('camera:')}" if spec.startswith("camera:") else spec
+    number = int(spec.removeprefix("camera:")) if spec.startswith("camera:") else None
+    path = spec if number is None else f"/dev/video{number}"
 
     def connect() -> Capture:
-        if sys.platform == "linux":
-            if not os.path.exists(path):
-                raise OSError(f"{path} does not exist")
-            capture = cv2.VideoCapture(path, cv2.CAP_V4L2)
-        else:
-            capture = cv2.VideoCapture(int(path.removeprefix("/dev/video")))
+        if sys.platform != "linux":
+            return opened(cv2.VideoCapture(path if number is None else number), f"{spec} cannot be opened", {})
+        if not os.path.exists(path):
+            raise OSError(f"{path} does not exist")
         # The newest frame counts; what waits in the driver is old.
-        return opened(capture, f"{path} cannot be opened as a camera", {cv2.CAP_PROP_BUFFERSIZE: 1})
+        newest = {cv2.CAP_PROP_BUFFERSIZE: 1}
+        return opened(cv2.VideoCapture(path, cv2.CAP_V4L2), f"{path} cannot be opened as a camera", newest)
 
     return CameraSource(spec, cv2, connect)
 

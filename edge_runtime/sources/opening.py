@@ -15,7 +15,7 @@ from edge_runtime.sources.boxes import BoxTable, read_boxes
 from edge_runtime.sources.frame import Source
 
 VIDEO_SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"))
-CAMERA = re.compile(r"camera:\d{1,3}|/dev/video\d{1,3}")
+CAMERA = re.compile(r"camera:\d{1,3}|/dev/\S+")  # a stable name is /dev/v4l/by-id/...
 BOX_TOPIC = "topic:"
 
 
@@ -50,7 +50,7 @@ def is_log(spec: str) -> bool:
 
 
 def is_camera(spec: str) -> bool:
-    """Return whether a V4L2 device is named."""
+    """Return whether a camera is named."""
     return CAMERA.fullmatch(spec) is not None
 
 
@@ -81,7 +81,7 @@ def open_robot_log(spec: str, topic: str | None) -> Source:
 
 
 def open_camera(spec: str, topic: str | None) -> Source:
-    """Open a V4L2 device."""
+    """Open a camera by its number or path."""
     from edge_runtime.sources.camera import open_device
 
     return open_device(spec)
@@ -96,7 +96,7 @@ def open_gstreamer(spec: str, topic: str | None) -> Source:
 
 # Asked in this order: a folder may have any name, and a pipeline ends like anything.
 KINDS: dict[str, Kind] = {
-    "camera": Kind("camera:N or /dev/videoN", is_camera, open_camera),
+    "camera": Kind("camera:N or /dev/NAME", is_camera, open_camera),
     "pipeline": Kind("gst:PIPELINE", is_pipeline, open_gstreamer),
     "folder": Kind("a folder of images", is_folder, open_images),
     "image": Kind("an image (.png, .jpg, ...)", is_image, open_images),

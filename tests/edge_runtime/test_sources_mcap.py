@@ -17,9 +17,13 @@ from mcap.records import Chunk
 from mcap.writer import CompressionType
 
 from edge_runtime.errors import InputError
+from edge_runtime.log import FrameRecord
+from edge_runtime.log.export import export_log
+from edge_runtime.log.thumbnails import decode, encode_image
 from edge_runtime.sources import open_source
 from edge_runtime.sources.frame import CUT, FAILED
 from edge_runtime.sources.mcap_log import DECOMPRESS, MAX_RECORD_BYTES, decompress
+from tests.edge_runtime.log_tools import open_log
 from tests.edge_runtime.mcap_tools import (
     SECOND,
     START,
@@ -221,6 +225,17 @@ def test_a_record_of_absurd_length_ends_the_log(tmp_path: Path) -> None:
     frames = read_all(open_source(str(path)), reports)
     assert 2 <= len(frames) < 20
     assert "breaks off near byte" in reports.of(CUT)[0] and "exceeds limit" in reports.of(CUT)[0]
+
+
+def test_the_pictures_of_an_exported_audit_log(tmp_path: Path) -> None:
+    with open_log(tmp_path / "audit.log") as log:
+        for number in range(5):
+            log.append(FrameRecord(frame_id=f"camera/{number}", image=encode_image(picture(number))))
+    assert export_log(tmp_path / "audit.log", tmp_path / "drive.mcap") == 5
+    frames = read_all(open_source(str(tmp_path / "drive.mcap"), topic="/image"))
+    assert len({frame.frame_id for frame in frames}) == 5
+    for number, frame in enumerate(frames):
+        np.testing.assert_array_equal(frame.image, decode(encode_image(picture(number))))
 
 
 def mutated_logs(folder: Path, count: int, seed: int) -> tuple[int, int]:

@@ -1,0 +1,43 @@
+"""docs/sources.md says what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from edge_runtime.preprocess import MAX_PIXELS
+from edge_runtime.sources import frame
+from edge_runtime.sources.boxes import READERS
+from edge_runtime.sources.camera import Patience
+from edge_runtime.sources.mcap_boxes import DETECTIONS
+from edge_runtime.sources.mcap_images import DECODERS, PIXEL_FORMATS
+from edge_runtime.sources.opening import KINDS, kind_of
+
+DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "sources.md").read_text(encoding="utf-8")
+
+
+def test_every_kind_of_source_has_a_command() -> None:
+    rows = dict(re.findall(r"^\| ([^|]+) \| `roadworthy audit BUNDLE --source ([^`]+)` \|", DOCUMENT, re.MULTILINE))
+    assert set(rows) == {kind.usage for kind in KINDS.values()}
+    for usage, command in rows.items():
+        spec = re.match(r'"([^"]+)"|\S+', command)
+        assert spec is not None
+        if usage != "a folder of images":  # known by being there
+            assert kind_of(spec.group(1) or spec.group()).usage == usage
+
+
+def test_every_event_is_explained() -> None:
+    events = {value for name, value in vars(frame).items() if name.isupper() and isinstance(value, str)}
+    assert events == set(re.findall(r"^\| `([\w-]+)` \|", DOCUMENT, re.MULTILINE))
+
+
+def test_every_format_and_limit_is_named() -> None:
+    names = [*READERS, *(kind.schema for kind in DECODERS), *PIXEL_FORMATS, DETECTIONS.schema]
+    assert [name for name in names if name not in DOCUMENT] == []
+    patience = Patience()
+    assert f"{MAX_PIXELS // 10**6} megapixels" in DOCUMENT
+    assert (
+        f"after {patience.first_wait} s, then twice as long each time, at most {patience.longest_wait:.0f} s"
+        in DOCUMENT
+    )
+    assert f"the very same picture for {patience.frozen_after:.0f} s" in DOCUMENT
