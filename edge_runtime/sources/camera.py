@@ -166,7 +166,7 @@ def open_device(spec: str) -> CameraSource:
         if not os.path.exists(path):
             raise OSError(f"{path} does not exist")
         # The newest frame counts; what waits in the driver is old.
-        newest = {cv2.CAP_PROP_BUFFERSIZE: 1}
+        newest = {cv2.CAP_PROP_BUFFERSIZE: 1.0}
         return opened(cv2.VideoCapture(path, cv2.CAP_V4L2), f"{path} cannot be opened as a camera", newest)
 
     return CameraSource(spec, cv2, connect)
