@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from edge_runtime.errors import InputError
 from edge_runtime.sources.frame import BACK, FAILED, FROZEN, LOST, MOVING, RESIZED, Frame, Report
-from edge_runtime.sources.opencv import READ_TIMEOUT_SECONDS, Capture, SizeWatch, opencv, to_rgb
+from edge_runtime.sources.opencv import READ_TIMEOUT_SECONDS, Capture, SizeWatch, opencv, to_rgb, version
 
 Pictures = Generator[tuple[NDArray[np.uint8], int], None, None]
 
+TIMEOUTS_SINCE = (4, 7)  # earlier ones refuse to open a pipeline with settings that they do not know
 SAMPLE = 16  # every so manieth row and column shows most pictures to differ
 
 
@@ -180,8 +181,10 @@ def open_pipeline(spec: str) -> CameraSource:
     cv2 = opencv("a GStreamer pipeline")
     if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
         raise InputError("this OpenCV was built without GStreamer; install the system's (python3-opencv, JetPack's)")
-    milliseconds = READ_TIMEOUT_SECONDS * 1000
-    settings = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 2 * milliseconds, cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds]
+    settings: list[int] = []
+    if version(cv2) >= TIMEOUTS_SINCE:
+        milliseconds = READ_TIMEOUT_SECONDS * 1000
+        settings = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 2 * milliseconds, cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds]
 
     def connect() -> Capture:
         return opened(cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER, settings), "the pipeline does not start", {})

@@ -13,6 +13,12 @@ from edge_runtime.errors import InputError
 from edge_runtime.preprocess import describe
 
 READ_TIMEOUT_SECONDS = 1  # a device that gives nothing for so long is lost; also bounds how long a stop waits
+# Read by OpenCV when it is loaded or opens its first device.
+ENVIRONMENT = {
+    "OPENCV_LOG_LEVEL": "SILENT",
+    "OPENCV_FFMPEG_LOGLEVEL": "-8",
+    "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": str(READ_TIMEOUT_SECONDS),
+}
 
 
 class Capture(Protocol):
@@ -29,13 +35,17 @@ class Capture(Protocol):
 
 def opencv(user: str) -> Any:
     """Import cv2; raises InputError where it is missing. A Jetson's own OpenCV serves as well."""
-    # Read by OpenCV when it is loaded or opens its first device; its own default is ten seconds.
-    os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(READ_TIMEOUT_SECONDS))
-    # What goes wrong is reported by the source, once; FFmpeg and OpenCV would write it to stderr for every frame.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2 = extras.library("cv2", "vehicle", user)
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    return cv2
+    # What goes wrong is reported by the source, once; OpenCV and FFmpeg would write to stderr for every frame. What the
+    # user has set stays.
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    return extras.library("cv2", "vehicle", user)
+
+
+def version(cv2: Any) -> tuple[int, int]:
+    """Return OpenCV's version, major and minor."""
+    major, minor = cv2.__version__.split(".")[:2]
+    return int(major), int(minor)
 
 
 def to_rgb(cv2: Any, image: Any) -> NDArray[np.uint8]:

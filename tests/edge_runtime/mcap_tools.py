@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -150,3 +151,14 @@ def camera_log(path: Path, count: int, *, kind: str = "PNG", **options: Any) -> 
         ),
         **options,
     )
+
+
+def chunks_of(path: Path) -> list[tuple[int, int]]:
+    """Return start and length of the content of every chunk record."""
+    data, offset, found = path.read_bytes(), 8, []
+    while offset < len(data) - 8:
+        opcode, length = struct.unpack_from("<BQ", data, offset)
+        if opcode == 0x06:
+            found.append((offset + 9, length))
+        offset += 9 + length
+    return found

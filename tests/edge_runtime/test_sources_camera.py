@@ -231,17 +231,77 @@ def test_grey_cameras() -> None:
     np.testing.assert_array_equal(frame.image, grey[:, :, None].repeat(3, axis=2))
 
 
+PIPELINE = "gst:videotestsrc num-buffers=3 ! videoconvert ! video/x-raw,format=BGR ! appsink"
+
+
 def test_pipelines() -> None:
     with pytest.raises(InputError, match=r"'gst:videotestsrc' has no appsink.*end it with '! appsink'"):
         open_source("gst:videotestsrc")
-    pipeline = "gst:videotestsrc num-buffers=3 ! videoconvert ! video/x-raw,format=BGR ! appsink"
     if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
         with pytest.raises(InputError, match="this OpenCV was built without GStreamer; install the system's"):
-            open_source(pipeline)
+            open_source(PIPELINE)
         return
-    source = open_source(pipeline)
-    assert isinstance(source, CameraSource)
-    assert len(take(source, 3, Reports())) == 3
+    assert len(take(open_source(PIPELINE), 3, Reports())) == 3
+
+
+class Recorder:
+    """What cv2.VideoCapture was called with, and what it does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, version: str, opens: bool = True) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.properties: dict[int, float] = {}
+        self.released = 0
+        self._opens = opens
+        monkeypatch.setattr(cv2, "VideoCapture", self)
+        monkeypatch.setattr(cv2, "__version__", version)
+        monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda backend: True)
+
+    def __call__(self, *arguments: Any) -> Recorder:
+        self.calls.append(arguments)
+        return self
+
+    def set(self, name: int, value: float) -> bool:
+        self.properties[name] = value
+        return True
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return self._opens
+
+    def grab(self) -> bool:
+        return True
+
+    def retrieve(self) -> tuple[bool, Any]:
+        return True, bgr(0)
+
+    def release(self) -> None:
+        self.released += 1
+
+
+@pytest.mark.parametrize(("version", "timeouts"), [("4.6.0", []), ("4.7.0", [53, 2000, 54, 1000]), ("5.0.0", None)])
+def test_how_a_pipeline_is_opened(monkeypatch: pytest.MonkeyPatch, version: str, timeouts: list[int] | None) -> None:
+    recorder = Recorder(monkeypatch, version)
+    assert len(take(open_source(PIPELINE), 2, Reports())) == 2
+    ((pipeline, backend, settings),) = recorder.calls
+    assert pipeline == PIPELINE.removeprefix("gst:") and backend == cv2.CAP_GSTREAMER and recorder.released == 1
+    assert timeouts is None or settings == timeouts
+
+
+def test_how_a_device_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(monkeypatch, "5.0.0")
+    monkeypatch.setattr(os.path, "exists", lambda path: True)
+    for spec, path in (("camera:3", "/dev/video3"), ("/dev/v4l/by-id/usb-0", "/dev/v4l/by-id/usb-0")):
+        (frame,) = take(open_source(spec), 1, Reports())
+        assert frame.frame_id == f"{spec}/0"
+        assert recorder.calls.pop() == (path, cv2.CAP_V4L2)
+    assert recorder.properties == {cv2.CAP_PROP_BUFFERSIZE: 1} and recorder.released == 2
+
+
+def test_a_capture_that_does_not_open_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder, reports = Recorder(monkeypatch, "5.0.0", opens=False), Reports()
+    source, asked = open_source(PIPELINE), itertools.count()
+    assert list(source.frames(reports, lambda: next(asked) > 2)) == []
+    assert recorder.released == len(recorder.calls) == 1
+    assert reports.of(LOST) == ["gst: the pipeline does not start; waiting for it"]
 
 
 def test_names_of_cameras(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from tests.edge_runtime.mcap_tools import (
     SECOND,
     START,
     camera_log,
+    chunks_of,
     ros_compressed,
     ros_image,
     write_protobuf,
@@ -36,17 +37,6 @@ from tests.edge_runtime.mcap_tools import (
 from tests.edge_runtime.source_tools import Reports, encoded, picture, read_all
 
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
-
-
-def chunks_of(path: Path) -> list[tuple[int, int]]:
-    """Return start and length of the content of every chunk record."""
-    data, offset, found = path.read_bytes(), 8, []
-    while offset < len(data) - 8:
-        opcode, length = struct.unpack_from("<BQ", data, offset)
-        if opcode == 0x06:
-            found.append((offset + 9, length))
-        offset += 9 + length
-    return found
 
 
 @pytest.mark.parametrize("compression", list(CompressionType))
@@ -241,15 +231,20 @@ def test_the_pictures_of_an_exported_audit_log(tmp_path: Path) -> None:
 def mutated_logs(folder: Path, count: int, seed: int) -> tuple[int, int]:
     """Read ``count`` damaged logs; return how many gave frames and how many were refused with one line."""
     originals = [
-        camera_log(folder / "a.mcap", 6, chunk_size=1024, compression=CompressionType.NONE).read_bytes(),
-        camera_log(folder / "b.mcap", 6, chunk_size=1024).read_bytes(),
-        two_cameras(folder / "c.mcap").read_bytes(),
-        write_protobuf(folder / "d.mcap", [("/c", START, CompressedImage(data=encoded(picture(0))))]).read_bytes(),
+        camera_log(folder / "a.mcap", 6, chunk_size=1024, compression=CompressionType.NONE),
+        camera_log(folder / "b.mcap", 6, chunk_size=1024),
+        two_cameras(folder / "c.mcap"),
+        write_protobuf(folder / "d.mcap", [("/c", START, CompressedImage(data=encoded(picture(0))))]),
     ]
+    contents = [(path.read_bytes(), chunks_of(path)) for path in originals]
     randomness, read, refused = random.Random(seed), 0, 0
     path = folder / "mutated.mcap"
     for _ in range(count):
-        data = bytearray(randomness.choice(originals))
+        content, chunks = randomness.choice(contents)
+        data = bytearray(content)
+        if randomness.random() < 0.5:  # a checksum of 0 is none, so that damage goes further than the chunk
+            for start, _ in chunks:
+                data[start + 24 : start + 28] = bytes(4)
         for _ in range(randomness.choice((1, 2, 8, 40))):
             data[randomness.randrange(8, len(data))] = randomness.randrange(256)
         path.write_bytes(bytes(data))

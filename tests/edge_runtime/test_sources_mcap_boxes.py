@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mcap.writer import CompressionType
 
 from edge_runtime.errors import InputError
 from edge_runtime.sources import Box, open_source
@@ -15,6 +17,7 @@ from tests.edge_runtime.mcap_tools import (
     DETECTIONS_2,
     START,
     RosMessage,
+    chunks_of,
     detections,
     header,
     ros_compressed,
@@ -130,3 +133,38 @@ def test_a_file_of_boxes_for_a_log(tmp_path: Path) -> None:
     boxes.write_text(f"frame,x0,y0,x1,y1,label\n/camera@{START + 8},1,2,3,4,stop\n")
     (frame,) = read_all(open_source(str(path), boxes=str(boxes)))
     assert frame.boxes == (Box(1, 2, 3, 4, "stop"),)
+
+
+def mutated_detections(folder: Path, count: int, seed: int) -> tuple[int, int]:
+    """Read ``count`` damaged logs, definitions included; return how many gave frames and how many were refused."""
+    stamps = [START + number for number in range(4)]
+    messages = [*images(*stamps), *(found(detections(stamp, (10, 8, 6, 4), (20, 12, 8, 8)), stamp) for stamp in stamps)]
+    original = write_ros(folder / "log.mcap", in_order(messages), compression=CompressionType.NONE).read_bytes()
+    randomness, read, refused = random.Random(seed), 0, 0
+    for _ in range(count):
+        data = bytearray(original)
+        # Checksums would reject nearly all of them: a chunk whose checksum is 0 has none.
+        for start, _ in chunks_of(folder / "log.mcap"):
+            data[start + 24 : start + 28] = bytes(4)
+        for _ in range(randomness.choice((1, 4, 16))):
+            data[randomness.randrange(8, len(data))] = randomness.randrange(256)
+        (folder / "mutated.mcap").write_bytes(bytes(data))
+        try:
+            read_all(open_source(str(folder / "mutated.mcap"), boxes="topic:/detections"))
+        except InputError as error:
+            refused += 1
+            assert "\n" not in str(error)
+        else:
+            read += 1
+    return read, refused
+
+
+def test_mutated_detections(tmp_path: Path) -> None:
+    read, refused = mutated_detections(tmp_path, 100, seed=6)
+    assert read > 10 and refused > 10
+
+
+@pytest.mark.slow
+def test_two_thousand_mutated_detections(tmp_path: Path) -> None:
+    read, refused = mutated_detections(tmp_path, 2000, seed=7)
+    assert read > 200 and refused > 200
