@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.errors import InputError
 from edge_runtime.sources.frame import BACK, FAILED, FROZEN, LOST, MOVING, RESIZED, Frame, Report
-from edge_runtime.sources.opencv import READ_TIMEOUT_SECONDS, Capture, SizeWatch, opencv, to_rgb, version
+from edge_runtime.sources.opencv import READ_TIMEOUT_SECONDS, Capture, SizeWatch, opencv, read, to_rgb, version
 
 Pictures = Generator[tuple[NDArray[np.uint8], int], None, None]
 
@@ -89,24 +89,25 @@ class CameraSource:
         damaged = 0
         try:
             while not stopping():
-                if not capture.grab():
+                found = read(self._cv2, capture)
+                if found is None:
                     self._reason = "gives no frames"
                     return
-                captured_ns = time.monotonic_ns()
+                arrived, picture = found
                 try:
-                    image = to_rgb(self._cv2, capture.retrieve()[1])
-                except (InputError, self._cv2.error) as error:
+                    image = to_rgb(self._cv2, picture)
+                except InputError as error:
                     self.failed += 1
                     damaged += 1
                     if damaged == 1:
-                        report(FAILED, f"{self.name}: {' '.join(str(error).split())}")
+                        report(FAILED, f"{self.name}: {error}")
                     continue
                 if damaged > 1:
                     report(FAILED, f"{self.name}: {damaged} frames in a row could not be read")
                 damaged = 0
                 if line := self._sizes.changed(image):
                     report(RESIZED, f"{self.name}: {line}")
-                yield image, captured_ns
+                yield image, arrived
         finally:
             capture.release()
 

@@ -15,7 +15,7 @@ from edge_runtime.sources.mcap_log import Damage, Entry, McapLog, Topic, reason
 class McapSource:
     """The images of a topic in the file's order; a frame's id is "TOPIC@LOG_TIME" in nanoseconds.
 
-    Further messages of the same topic and time get "#1", "#2".
+    Further messages of the same topic and time get "+1", "+2".
     """
 
     live = False
@@ -74,7 +74,7 @@ def image_messages(log: McapLog, topic: str, damage: Damage) -> Iterator[tuple[s
     for entry in log.messages(topic, damage):
         repeated = repeated + 1 if entry.log_time == previous else 0
         previous = entry.log_time
-        yield f"{topic}@{previous}" + (f"#{repeated}" if repeated else ""), entry
+        yield f"{topic}@{previous}" + (f"+{repeated}" if repeated else ""), entry
 
 
 def choose_topic(log: McapLog, topic: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,8 +49,28 @@ def version(cv2: Any) -> tuple[int, int]:
     return int(major), int(minor)
 
 
+def read(cv2: Any, capture: Capture) -> tuple[int, Any] | None:
+    """Return when the next frame arrived (monotonic nanoseconds) and its picture; None where no frame comes any more.
+
+    The picture is None where the frame cannot be decoded.
+    """
+    try:
+        if not capture.grab():
+            return None
+    except cv2.error:
+        return None
+    arrived = time.monotonic_ns()
+    try:
+        decoded, picture = capture.retrieve()
+    except cv2.error:
+        decoded, picture = False, None
+    return arrived, picture if decoded else None
+
+
 def to_rgb(cv2: Any, image: Any) -> NDArray[np.uint8]:
     """Return OpenCV's BGR or grey picture as RGB uint8 [H, W, 3]; raises InputError for another type or shape."""
+    if image is None:
+        raise InputError("a frame cannot be decoded")
     conversions = {2: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB}
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in conversions or not image.size:
         found = describe(image) if isinstance(image, np.ndarray) else type(image).__name__

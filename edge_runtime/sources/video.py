@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edge_runtime.errors import InputError
 from edge_runtime.preprocess import check_size
 from edge_runtime.sources.frame import CUT, FAILED, RESIZED, Frame, Report
-from edge_runtime.sources.opencv import SizeWatch, opencv, to_rgb
+from edge_runtime.sources.opencv import SizeWatch, opencv, read, to_rgb
 
 # Containers estimate how many frames they hold; fewer than this share of it is a file that breaks off.
 COMPLETE = 0.98
+CLOSING_SECONDS = 1.0
 
 
 class VideoSource:
@@ -25,6 +26,7 @@ class VideoSource:
         self.name = str(path)
         self.failed = 0
         self._cv2 = cv2 = opencv("a video file")
+        self._reading = threading.Lock()
         backend = cv2.CAP_FFMPEG if cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG) else cv2.CAP_ANY
         self._capture = cv2.VideoCapture(self.name, backend)
         if not self._capture.isOpened():
@@ -41,20 +43,23 @@ class VideoSource:
         number = given = 0
         sizes = SizeWatch()
         while not stopping():
-            if not self._capture.grab():
+            with self._reading:
+                found = read(self._cv2, self._capture)
+            if found is None:
                 break
             frame_id = str(number)
             number += 1
+            arrived, picture = found
             try:
-                image = to_rgb(self._cv2, self._capture.retrieve()[1])
-            except (InputError, self._cv2.error) as error:
+                image = to_rgb(self._cv2, picture)
+            except InputError as error:
                 self.failed += 1
-                report(FAILED, f"{self.name}, frame {frame_id}: {' '.join(str(error).split())}")
+                report(FAILED, f"{self.name}, frame {frame_id}: {error}")
                 continue
             if line := sizes.changed(image):
                 report(RESIZED, f"{self.name}, frame {frame_id}: {line}")
             given += 1
-            yield Frame(frame_id, image, captured_ns=time.monotonic_ns())
+            yield Frame(frame_id, image, captured_ns=arrived)
         else:
             return
         if not given:
@@ -67,4 +72,7 @@ class VideoSource:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._capture.release()
+        """Close the file. While another thread still reads a frame that would crash; the file then ends with it."""
+        if self._reading.acquire(timeout=CLOSING_SECONDS):
+            self._capture.release()
+            self._reading.release()

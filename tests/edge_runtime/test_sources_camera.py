@@ -219,7 +219,7 @@ def test_frames_that_cannot_be_decoded_are_counted() -> None:
     assert len(take(source, 3, reports)) == 3
     assert source.failed == 4
     assert reports.of(FAILED) == [
-        "camera:0: a frame is NoneType; expected uint8 [H, W, 3]",
+        "camera:0: a frame cannot be decoded",
         "camera:0: a frame is uint16 [4, 4, 3]; expected uint8 [H, W, 3]",
         "camera:0: 3 frames in a row could not be read",
     ]

@@ -59,7 +59,7 @@ def test_replaying_gives_the_same_frames(tmp_path: Path) -> None:
 def test_messages_of_the_same_time_stay_apart(tmp_path: Path) -> None:
     messages = [("/c", COMPRESSED, START, ros_compressed(encoded(picture(number)))) for number in range(3)]
     frames = read_all(open_source(str(write_ros(tmp_path / "log.mcap", messages))))
-    assert [frame.frame_id for frame in frames] == [f"/c@{START}{suffix}" for suffix in ("", "#1", "#2")]
+    assert [frame.frame_id for frame in frames] == [f"/c@{START}{suffix}" for suffix in ("", "+1", "+2")]
 
 
 def two_cameras(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from pathlib import Path
 
 import cv2
@@ -87,6 +88,23 @@ def test_stopping(tmp_path: Path) -> None:
     with open_source(str(tmp_path / "clip.avi")) as source:
         assert list(source.frames(reports, lambda: True)) == []
     assert reports.events == []
+
+
+def test_leaving_while_another_thread_reads(tmp_path: Path) -> None:
+    source, taken = open_source(str(video(tmp_path / "clip.avi", frames=200))), threading.Event()
+    stop = threading.Event()
+
+    def take() -> None:
+        for _ in source.frames(Reports(), stop.is_set):
+            taken.set()
+
+    with source:
+        reader = threading.Thread(target=take)
+        reader.start()
+        assert taken.wait(60)
+        stop.set()
+    reader.join(60)
+    assert not reader.is_alive()
 
 
 def test_videos_have_the_limit_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
