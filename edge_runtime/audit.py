@@ -22,7 +22,7 @@ from edge_runtime.explainer import Explainer, Explanation
 from edge_runtime.image_set import ImageSet, load_image_set
 from edge_runtime.latency import LatencySummary, summarize
 from edge_runtime.manifest import PRESETS, ExplainerPreset
-from edge_runtime.metrics import ORDERS, PERCENTAGES, RoadCurve, combined, gini, gradient_norm, road
+from edge_runtime.metrics import ORDERS, PERCENTAGES, RoadCurve, combined, gini, gradient_norm, image_areas, road
 from edge_runtime.path import METHODS
 from edge_runtime.preprocess import normalize
 from edge_runtime.sessions import DEFAULT_PROVIDER
@@ -69,7 +69,8 @@ class RoadAudit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     ``measure`` says what the curves count, and the two are never comparable: "accuracy" against the labels, or
     "agreement" with the model's own prediction on the intact image, where there are no labels. ``*_probability`` is
     the mean probability of that class, ``*_interval`` the 95 % bootstrap interval over images of each point,
-    ``*_auc_interval`` of the area. ``combined`` is (LeRF - MoRF) / 2 of the areas: the higher, the more faithful.
+    ``*_auc_interval`` of the area. ``combined`` is (LeRF - MoRF) / 2 of the areas: the higher, the more faithful;
+    ``areas`` holds it for every image.
     """
 
     measure: Measure
@@ -86,6 +87,7 @@ class RoadAudit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     morf_auc_interval: Interval
     lerf_auc_interval: Interval
     combined: float
+    areas: tuple[float, ...] = ()
 
 
 class ExplainerAudit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -122,6 +124,7 @@ class AuditResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     invalid: int
     explainers: dict[str, ExplainerAudit]
     latency: dict[str, LatencySummary]
+    confidence: Distribution | None = None
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,7 @@ def audit_bundle(
         invalid=int(np.count_nonzero(~auditor.prediction.valid)),
         explainers=explainers,
         latency={stage: summarize(np.asarray(samples)) for stage, samples in auditor.milliseconds.items()},
+        confidence=distribution(auditor.prediction.probability.astype(np.float64)),
     )
 
 
@@ -289,6 +293,7 @@ class Auditor:
             images=count,
             percentages=self.options.percentages,
             combined=combined(curves["morf"], curves["lerf"]),
+            areas=tuple(image_areas(curves["morf"], curves["lerf"]).tolist()),
             **{name: value for order in ORDERS for name, value in curve_fields(order, curves[order]).items()},
         )
 

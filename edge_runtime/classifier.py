@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edge_runtime.bundle import CLASSIFIER, Bundle
 from edge_runtime.errors import BundleError
 from edge_runtime.preprocess import check_batch
-from edge_runtime.sessions import DEFAULT_PROVIDER, default_batch, open_session
+from edge_runtime.sessions import DEFAULT_PROVIDER, Run, default_batch, open_session, run_session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -34,10 +34,18 @@ class Prediction:
 
 
 class Classifier:
-    """A bundle's classifier on one execution provider (see ``sessions.PROVIDERS``)."""
+    """A bundle's classifier on one execution provider (see ``sessions.PROVIDERS``); ``run`` runs its engine."""
 
-    def __init__(self, bundle: Bundle, provider: str = DEFAULT_PROVIDER, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        provider: str = DEFAULT_PROVIDER,
+        threads: int | None = None,
+        *,
+        run: Run = run_session,
+    ) -> None:
         self.bundle = bundle
+        self._run = run
         self.session = open_session(bundle, CLASSIFIER, provider, threads)
         self._batch = default_batch(provider, bundle.manifest.input)
         check_interface(self.session, CLASSIFIER, {"image"}, {"logits"})
@@ -49,7 +57,9 @@ class Classifier:
         """
         check_batch(images, self.bundle.manifest.input)
         starts = range(0, len(images), self._batch)
-        parts = [self.session.run(["logits"], {"image": images[start : start + self._batch]})[0] for start in starts]
+        parts = [
+            self._run(self.session, ["logits"], {"image": images[start : start + self._batch]})[0] for start in starts
+        ]
         logits: NDArray[np.float32] = np.concatenate(parts)
         classes = len(self.bundle.labels)
         if logits.shape != (len(images), classes):

@@ -48,6 +48,10 @@ class ProviderError(RoadworthyError):
     """An execution provider that is not available or gives wrong results."""
 
 
+class EngineError(RoadworthyError):
+    """A run of the inference engine that failed, or took too long and was ended."""
+
+
 class GateError(RoadworthyError):
     """A quality gate that did not pass; nothing was changed."""
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -18,7 +20,7 @@ from edge_runtime.manifest import PRESETS, ExplainerPreset
 from edge_runtime.metrics import reduce_channels
 from edge_runtime.path import METHODS, Noise, SamplePath, baseline_image, sample_path
 from edge_runtime.preprocess import check_batch
-from edge_runtime.sessions import DEFAULT_PROVIDER, default_chunk, open_session
+from edge_runtime.sessions import DEFAULT_PROVIDER, Run, default_chunk, open_session, run_session
 
 DEFAULT_METHOD = "vg"
 DEFAULT_PRESETS = "paper"
@@ -27,6 +29,10 @@ MAX_SAMPLES = 1024
 
 INPUTS = {"image", "target", "baseline", "scale", "weight", "noise"}
 AGGREGATES = {"signed": "attribution", "magnitude": "magnitude"}  # preset's word -> the graph's output
+
+Result = TypeVar("Result")
+# Work that pauses after every run of the engine, so that its caller can do something more urgent in between.
+Steps = Generator[None, None, Result]
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,7 @@ class Explainer:
     """A bundle's explainers on one execution provider (see ``sessions.PROVIDERS``).
 
     ``classifier`` decides the class where a call names none; without one, the explainer opens its own when it must.
+    ``run`` runs the engine.
     """
 
     def __init__(
@@ -93,19 +100,21 @@ class Explainer:
         threads: int | None = None,
         *,
         classifier: Classifier | None = None,
+        run: Run = run_session,
     ) -> None:
         self.bundle = bundle
         self.session = open_session(bundle, EXPLAINER, provider, threads)
         check_interface(self.session, EXPLAINER, INPUTS, {"logits", *AGGREGATES.values()})
         self._spec = bundle.manifest.input
         self._settings = (provider, threads)
+        self._run = run
         self._baseline_logits: dict[str, NDArray[np.float32]] = {}
         if classifier is not None:
             self.classifier = classifier
 
     @cached_property
     def classifier(self) -> Classifier:
-        return Classifier(self.bundle, *self._settings)
+        return Classifier(self.bundle, *self._settings, run=self._run)
 
     def explain(
         self,
@@ -126,13 +135,25 @@ class Explainer:
         Raises InputError for an unknown method or preset, parameters that cannot be, images that
         ``preprocess.check_batch`` refuses, a class out of range, a negative seed and a chunk below 1.
         """
+        return finish(self.explain_steps(images, method, target, seed, chunk, preset))
+
+    def explain_steps(
+        self,
+        images: NDArray[np.float32],
+        method: str = DEFAULT_METHOD,
+        target: ArrayLike | None = None,
+        seed: int = 0,
+        chunk: int | None = None,
+        preset: ExplainerPreset | str | None = None,
+    ) -> Steps[Explanation]:
+        """Do what :meth:`explain` does, pausing after every run of the engine; the generator returns the result."""
         parameters = self.preset(method, preset)
         check_preset(parameters)
         check_batch(images, self._spec)
         classes = self._classes(images, target)
         # An image without a class still goes through the engine, so that batches keep their shape; its result is void.
         request = _Request(images, np.where(classes == INVALID, 0, classes), seed, self._chunk(chunk))
-        outcome = self._adapt(request, parameters)
+        outcome = yield from self._adapt(request, parameters)
         valid = (classes != INVALID) & finite_rows(outcome.logits) & finite_rows(outcome.total)
         return Explanation(
             logits=outcome.logits,
@@ -173,20 +194,21 @@ class Explainer:
             return self.classifier.classify(images).target
         return check_target(target, len(images), self.bundle.labels)
 
-    def _adapt(self, request: _Request, preset: ExplainerPreset) -> _Outcome:
+    def _adapt(self, request: _Request, preset: ExplainerPreset) -> Steps[_Outcome]:
         """Evaluate ``preset``; with a tolerance, double the samples of every image whose gap is still too large."""
-        outcome = self._evaluate(request, preset)
+        outcome = yield from self._evaluate(request, preset)
         while 2 * preset.samples <= MAX_SAMPLES and (left := unfinished(outcome, preset)).any():
             preset = msgspec.structs.replace(preset, samples=2 * preset.samples)
             part = _Request(request.images[left], request.target[left], request.seed, request.chunk)
-            outcome = merge(outcome, left, self._evaluate(part, preset))
+            newer = yield from self._evaluate(part, preset)
+            outcome = merge(outcome, left, newer)
         return outcome
 
-    def _evaluate(self, request: _Request, preset: ExplainerPreset) -> _Outcome:
+    def _evaluate(self, request: _Request, preset: ExplainerPreset) -> Steps[_Outcome]:
         """Evaluate the path of ``preset`` once for all images."""
         points = sample_path(preset)
         baseline = baseline_image(preset, self._spec)
-        logits, total = self._walk(request, points, baseline, preset.aggregate)
+        logits, total = yield from self._walk(request, points, baseline, preset.aggregate)
         samples = np.full(len(total), preset.samples, np.int64)
         if not points.times_difference:
             return _Outcome(logits, total.astype(np.float32), samples)
@@ -206,12 +228,12 @@ class Explainer:
             image = baseline_image(preset, self._spec)[None]
             here = sample_path(ExplainerPreset(method="vg"))
             request = _Request(image, np.zeros(1, np.int64), seed=0, chunk=1)
-            self._baseline_logits[preset.baseline] = self._walk(request, here, image[0], "signed")[0][0]
+            self._baseline_logits[preset.baseline] = finish(self._walk(request, here, image[0], "signed"))[0][0]
         return self._baseline_logits[preset.baseline]
 
     def _walk(
         self, request: _Request, points: SamplePath, baseline: NDArray[np.float32], aggregate: str
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    ) -> Steps[tuple[NDArray[np.float32], NDArray[np.float64]]]:
         """Return the logits [N, K] at each image and the weighted sum of gradients float64 [N, C, H, W].
 
         Both images and path points are split, so that no engine run holds more than ``chunk`` sample points.
@@ -225,7 +247,7 @@ class Explainer:
             step = even_step(len(points.scale), max(1, request.chunk // len(images)))
             for first in range(0, len(points.scale), step):
                 part = slice(first, first + step)
-                feeds = {
+                feeds: dict[str, NDArray[Any]] = {
                     "image": images,
                     "target": target,
                     "baseline": np.ascontiguousarray(np.broadcast_to(baseline, images.shape)),
@@ -233,11 +255,22 @@ class Explainer:
                     "weight": points.weight[part],
                     "noise": noise.draw(points.sigma[part]),
                 }
-                found, gradient = self.session.run(["logits", AGGREGATES[aggregate]], feeds)
+                found, gradient = self._run(self.session, ["logits", AGGREGATES[aggregate]], feeds)
                 total[block] += gradient
                 if not first:
                     logits[block] = first_point(found, logits[block].shape)
+                yield
         return logits, total
+
+
+def finish(steps: Steps[Result]) -> Result:
+    """Take all steps at once and return their result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
 
 
 def even_step(count: int, limit: int) -> int:

@@ -66,19 +66,44 @@ PRESETS: dict[str, dict[str, ExplainerPreset]] = {
 
 
 class RoadBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Desktop ROAD curve of one explainer on the audit set: accuracy after removing each percentage, MoRF and LeRF."""
+    """Desktop ROAD curve of one explainer on the audit set: accuracy after removing each percentage, MoRF and LeRF.
+
+    ``areas``: of every image that entered the curves, half of the area under its LeRF minus its MoRF curve. The mean is
+    the explainer's faithfulness, the distribution is what the vehicle compares its own with.
+    """
 
     percentages: tuple[float, ...]
     morf: tuple[float, ...]
     lerf: tuple[float, ...]
+    areas: tuple[float, ...] = ()
 
 
 class Baselines(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Desktop figures to compare the vehicle's with. ``gini``: per explainer, one value per image of the audit set."""
+    """Desktop figures to compare the vehicle's with.
+
+    ``gini``: per explainer, one value per image of the audit set; ``confidence``: the probability of the predicted
+    class, one value per image. Undefined values are left out.
+    """
 
     accuracy: float | None = None
     gini: dict[str, tuple[float, ...]] = {}
     road: dict[str, RoadBaseline] = {}
+    confidence: tuple[float, ...] = ()
+
+
+class DriftOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """When a vehicle calls a measure drifted away from its baseline (``loop.drift`` has the test and its error rate).
+
+    The newest ``window`` values are compared with the baseline after every ``stride`` new ones. A p-value below
+    ``threshold`` is drift; it ends when the p-value is ``returned`` or more. ``thin`` takes only every so-many-th
+    value: a camera sees the same sign in many frames in a row, whose values say less than those of different signs.
+    """
+
+    window: Annotated[int, msgspec.Meta(ge=8)] = 50
+    stride: Positive = 10
+    threshold: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 1e-5
+    returned: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 1e-2
+    thin: Positive = 1
 
 
 class GradientParity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -127,6 +152,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     variant: Variant | None = None
     explainers: dict[str, ExplainerPreset] = {}
     baselines: Baselines = Baselines()
+    drift: DriftOptions = DriftOptions()
     dataset_digest: str | None = None
     macs: int | None = None
     parameters: int | None = None

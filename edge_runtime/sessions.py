@@ -6,10 +6,12 @@ import ctypes
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from edge_runtime.errors import BundleError, InputError, ProviderError, unknown
 from edge_runtime.onnx_guard import refuse_unsafe
@@ -111,6 +113,18 @@ def open_session(bundle: Bundle, name: str, provider: str, threads: int | None) 
     model = bundle.read(name)
     refuse_unsafe(model, name)
     return create(model, name, provider, session_options(threads))
+
+
+def run_session(
+    session: onnxruntime.InferenceSession, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]]
+) -> list[NDArray[Any]]:
+    """Run the engine once, for as long as it takes; the vehicle loop puts a supervised one in its place."""
+    found: list[NDArray[Any]] = session.run(list(outputs), dict(feeds))
+    return found
+
+
+# How classifier and explainer run their sessions: session, names of the outputs, inputs by name -> outputs.
+Run = Callable[["onnxruntime.InferenceSession", Sequence[str], Mapping[str, NDArray[Any]]], list[NDArray[Any]]]
 
 
 def default_batch(provider: str, spec: InputSpec) -> int:

@@ -120,8 +120,11 @@ def measure_baselines(bundle: Bundle) -> Baselines:
         # An undefined value (a map of zeros) has no place in a distribution to compare with.
         ginis[method] = tuple(value for value in found.gini.values if value is not None)
         if found.road is not None:
-            roads[method] = RoadBaseline(percentages=found.road.percentages, morf=found.road.morf, lerf=found.road.lerf)
-    return Baselines(accuracy=result.accuracy, gini=ginis, road=roads)
+            road = found.road
+            roads[method] = RoadBaseline(percentages=road.percentages, morf=road.morf, lerf=road.lerf, areas=road.areas)
+    assert result.confidence is not None
+    confidence = tuple(value for value in result.confidence.values if value is not None)
+    return Baselines(accuracy=result.accuracy, gini=ginis, road=roads, confidence=confidence)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,8 +91,7 @@ def road(
     labels = np.asarray(labels)
     levels = np.asarray(percentages, np.float64)
     _check(images, saliency, labels, levels, order)
-    n, pixels = len(images), images.shape[2] * images.shape[3]
-    removed = [round(level / 100 * pixels) for level in levels.tolist()]
+    n, removed = len(images), _removed(levels, images)
     rank = removal_rank(saliency, order)
     block = max(1, BLOCK_BYTES // (images[0].nbytes * len(levels)))
     correct = np.empty((n, len(levels)), bool)
@@ -103,14 +102,49 @@ def road(
         logits = np.asarray(classify(imputed.reshape(-1, *images.shape[1:])))
         target = np.tile(labels[part], len(levels))
         shape = (len(levels), -1)
-        correct[part] = (logits.argmax(axis=1) == target).reshape(shape).T
-        probability[part] = _softmax(logits)[np.arange(len(target)), target].reshape(shape).T
+        right, likely = _judged(logits, target)
+        correct[part], probability[part] = right.reshape(shape).T, likely.reshape(shape).T
+    return RoadCurve(percentages=levels, correct=correct, probability=probability)
+
+
+def road_steps(
+    images: NDArray[np.float32],
+    saliency: Array,
+    labels: ArrayLike,
+    percentages: Sequence[float] = PERCENTAGES,
+    order: str = "morf",
+    seed: int = 0,
+    *,
+    noise: float = NOISE,
+) -> Generator[NDArray[np.float32], Array, RoadCurve]:
+    """Do what :func:`road` does, level by level and without classifying, for a caller with more urgent work.
+
+    Yields the N images of one level [N, C, H, W], is sent their logits [N, K], and returns the curve.
+    """
+    labels = np.asarray(labels)
+    levels = np.asarray(percentages, np.float64)
+    _check(images, saliency, labels, levels, order)
+    removed = _removed(levels, images)
+    correct = np.empty((len(images), len(levels)), bool)
+    probability = np.empty((len(images), len(levels)))
+    rank = removal_rank(saliency, order)
+    for index, count in enumerate(removed):
+        # Each level solved on its own takes longer than from the one before, but leaves nothing to keep meanwhile.
+        logits = yield impute_levels(images, rank, [count], noise=noise, seed=seed)[0]
+        correct[:, index], probability[:, index] = _judged(logits, labels)
     return RoadCurve(percentages=levels, correct=correct, probability=probability)
 
 
 def combined(morf: RoadCurve, lerf: RoadCurve) -> float:
     """Return (area under LeRF - area under MoRF) / 2: higher is more faithful."""
     return (lerf.auc - morf.auc) / 2
+
+
+def image_areas(morf: RoadCurve, lerf: RoadCurve) -> NDArray[np.float64]:
+    """Return (area under LeRF - area under MoRF) / 2 of every image, [N]; :func:`combined` is their mean."""
+    both = [area(curve.percentages, curve.correct.astype(np.float64)) for curve in (lerf, morf)]
+    result: NDArray[np.float64] = (both[0] - both[1]) / 2
+    return result
 
 
 def removal_rank(saliency: Array, order: str) -> NDArray[np.int32]:
@@ -147,6 +181,17 @@ def _check(images: Array, saliency: Array, labels: Array, levels: Array, order: 
         raise InputError("the saliency holds NaN; leave those images out")
     if levels.size == 0 or levels.min() < 0 or levels.max() > 100 or (np.diff(levels) <= 0).any():
         raise InputError(f"percentages are {levels.tolist()}; give ascending numbers from 0 to 100")
+
+
+def _removed(levels: Array, images: Array) -> list[int]:
+    """Return how many pixels of an image each percentage removes."""
+    pixels = images.shape[2] * images.shape[3]
+    return [round(level / 100 * pixels) for level in levels.tolist()]
+
+
+def _judged(logits: Array, labels: Array) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Return whether logits [B, K] name ``labels`` [B], and the labels' probabilities, each [B]."""
+    return logits.argmax(axis=1) == labels, _softmax(logits)[np.arange(len(labels)), labels]
 
 
 def _percentile(values: NDArray[np.float64], confidence: float) -> NDArray[np.float64]:
