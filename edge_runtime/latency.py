@@ -32,24 +32,29 @@ class LatencySummary(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     intervals: dict[str, tuple[float, float]]
 
 
-def summarize(milliseconds: NDArray[np.float64], seed: int = 0) -> LatencySummary:
-    """Return the statistics of samples [n], n >= 1; ``seed`` draws the resamples.
+def summarize(milliseconds: NDArray[np.float64], seed: int = 0, *, intervals: bool = True) -> LatencySummary:
+    """Return the statistics of samples [n], n >= 1; ``seed`` draws the resamples, without ``intervals`` there are none.
 
     The intervals take the samples as independent. Slow drift breaks that, and is flagged by the benchmark instead.
     """
     points = statistics(milliseconds[None])
-    resampled = [statistics(part) for part in resamples(milliseconds, seed)]
-    tail = (1 - CONFIDENCE) / 2
-    intervals = {}
-    for name in points:
-        low, high = np.quantile(np.concatenate([part[name] for part in resampled]), [tail, 1 - tail])
-        intervals[name] = (float(low), float(high))
     return LatencySummary(
         count=len(milliseconds),
         max=float(milliseconds.max()),
-        intervals=intervals,
+        intervals=bootstrap(milliseconds, seed) if intervals else {},
         **{name: float(values[0]) for name, values in points.items()},
     )
+
+
+def bootstrap(milliseconds: NDArray[np.float64], seed: int) -> dict[str, tuple[float, float]]:
+    """Return the interval of every statistic of samples [n]."""
+    resampled = [statistics(part) for part in resamples(milliseconds, seed)]
+    tail = (1 - CONFIDENCE) / 2
+    found = {}
+    for name in resampled[0]:
+        low, high = np.quantile(np.concatenate([part[name] for part in resampled]), [tail, 1 - tail])
+        found[name] = (float(low), float(high))
+    return found
 
 
 def statistics(samples: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

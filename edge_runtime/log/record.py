@@ -67,7 +67,9 @@ class FrameRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """One classified frame.
 
     ``latency_ms`` holds milliseconds by stage, ``explainers`` measures by method. ``image`` and ``saliency`` are small
-    encoded pictures (see ``thumbnails``), ``saliency_method`` says whose. ``flags`` names what was not finite.
+    encoded pictures (see ``thumbnails``), ``saliency_method`` says whose. ``box`` is the part of the frame that was
+    classified (x0, y0, x1, y1 in pixels; None: all of it), ``truth`` its label where the source knows it. ``flags``
+    names what was not finite, or what failed.
     """
 
     frame_id: str
@@ -81,6 +83,8 @@ class FrameRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     saliency_method: Method | None = None
     image: bytes | None = None
     saliency: bytes | None = None
+    box: tuple[int, int, int, int] | None = None
+    truth: str | None = None
     flags: tuple[str, ...] = ()
 
 

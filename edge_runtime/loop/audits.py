@@ -15,22 +15,23 @@ from edge_runtime.errors import RoadworthyError
 from edge_runtime.explainer import Explanation, Steps
 from edge_runtime.log.record import RoadWindow
 from edge_runtime.loop.engine import Engine, HangingError
-from edge_runtime.loop.schedule import Budget, Gaps, Reservoir, ScheduleOptions, Turns
+from edge_runtime.loop.schedule import COSTLY, Budget, Gaps, Reservoir, ScheduleOptions, Turns
 from edge_runtime.manifest import Method
 from edge_runtime.metrics import ORDERS, PERCENTAGES, RoadCurve, image_areas, road_steps
 
 # Live, a run of the engine takes one sample point: the newest frame waits for no more than that.
 LIVE_CHUNK = 1
 ROAD_METHOD: Method = "vg"
-# Slots of jobs, most urgent first; each holds one job at a time.
-SLOTS = ("vg", "costly", "road")
+# Each slot holds one job at a time; most urgent first.
+SLOTS = VG_SLOT, COSTLY_SLOT, ROAD_SLOT = "vg", "costly", "road"
 
 
 @dataclass(frozen=True)
 class Sample:
     """One classified image: of the model's size, as pixels uint8 [H, W, 3] and normalised float32 [1, C, H, W].
 
-    ``prediction`` is of this image alone; ``number`` counts classified images from 0.
+    ``prediction`` is of this image alone; ``number`` counts classified images from 0; ``truth`` is the label that the
+    source knows.
     """
 
     frame_id: str
@@ -40,14 +41,16 @@ class Sample:
     prediction: Prediction
     latency_ms: dict[str, float]
     box: tuple[int, int, int, int] | None = None
+    truth: str | None = None
 
 
 @dataclass
 class Held:
-    """A sample whose record waits for ``outstanding`` explanations."""
+    """A sample whose record waits for ``outstanding`` jobs. ``road`` is that of the window which the sample closed."""
 
     sample: Sample
     explanations: list[Explanation] = field(default_factory=list)
+    road: tuple[RoadWindow, ...] = ()
     outstanding: int = 0
 
 
@@ -57,8 +60,8 @@ class Listener(Protocol):
     def explained(self, sample: Sample, explanation: Explanation, milliseconds: float) -> None:
         """An explanation is there."""
 
-    def measured(self, windows: tuple[RoadWindow, ...], areas: NDArray[np.float64], milliseconds: float) -> None:
-        """ROAD over a reservoir of images is there; ``areas`` [n] as in the manifest's baseline."""
+    def measured(self, method: Method, areas: NDArray[np.float64], milliseconds: float) -> None:
+        """ROAD of a method over a reservoir of images is there; ``areas`` [n] as in the manifest's baseline."""
 
     def complete(self, held: Held) -> None:
         """Everything that was due for a sample is there, or will never be."""
@@ -69,12 +72,12 @@ class Listener(Protocol):
 
 @dataclass
 class _Job:
-    """Work in slices; ``done`` gets its result and the milliseconds that the slices took together."""
+    """Work in slices for ``held``; ``done`` gets its result and the milliseconds that the slices took together."""
 
     kind: str
     steps: Steps[Any]
     done: Callable[[Any, float], None]
-    dropped: Callable[[], None]
+    held: Held
     touched: float
     seconds: float = 0.0
 
@@ -125,7 +128,7 @@ class Auditor:
                 self._begin_explanation(held, method)
             kept = self._reservoir.offer(sample)
             if kept is not None:
-                self._begin_road(kept)
+                self._begin_road(held, kept)
         if not held.outstanding:
             self._listener.complete(held)
 
@@ -144,38 +147,37 @@ class Auditor:
     def _costly_due(self) -> bool:
         if self._replay:
             return self._due % self._options.costly_every == 0
-        return "costly" not in self._jobs and "road" not in self._jobs and self._budget.allows(time.monotonic())
+        return not {COSTLY_SLOT, ROAD_SLOT} & self._jobs.keys() and self._budget.allows(time.monotonic())
 
     def _begin_explanation(self, held: Held, method: Method) -> None:
         def done(explanation: Explanation, milliseconds: float) -> None:
             held.explanations.append(explanation)
-            self._listener.explained(sample, explanation, milliseconds)
-            settle()
+            self._listener.explained(held.sample, explanation, milliseconds)
+            self._settle(held)
 
-        def settle() -> None:
-            held.outstanding -= 1
-            if not held.outstanding:
-                self._listener.complete(held)
+        slot = COSTLY_SLOT if method in COSTLY else VG_SLOT
+        self._begin(slot, held, method, self._explain(held.sample, method), done)
 
-        sample, steps = held.sample, self._explain(held.sample, method)
-        if self._begin("vg" if method == "vg" else "costly", _Job(method, steps, done, settle, time.monotonic())):
-            held.outstanding += 1
-
-    def _begin_road(self, samples: list[Sample]) -> None:
+    def _begin_road(self, held: Held, samples: list[Sample]) -> None:
         def done(curves: dict[str, RoadCurve], milliseconds: float) -> None:
-            windows = tuple(road_window(order, curve) for order, curve in curves.items())
-            self._listener.measured(windows, image_areas(curves["morf"], curves["lerf"]), milliseconds)
+            held.road = tuple(road_window(order, curve) for order, curve in curves.items())
+            self._listener.measured(ROAD_METHOD, image_areas(curves["morf"], curves["lerf"]), milliseconds)
+            self._settle(held)
 
-        steps = self._road(samples)
-        self._begin("road", _Job("road", steps, done, lambda: None, time.monotonic()))
+        self._begin(ROAD_SLOT, held, "road", self._road(samples), done)
 
-    def _begin(self, slot: str, job: _Job) -> bool:
-        """Put the job into its slot; where that is taken, or the ladder forbids it, count it as skipped."""
-        if slot in self._jobs or not self._allows(job.kind):
-            self.skipped[job.kind] = self.skipped.get(job.kind, 0) + 1
-            return False
-        self._jobs[slot] = job
-        return True
+    def _begin(self, slot: str, held: Held, kind: str, steps: Steps[Any], done: Callable[[Any, float], None]) -> None:
+        """Put a job into its slot; where that is taken, or the ladder forbids it, count it as skipped."""
+        if slot in self._jobs or not self._allows(kind):
+            self.skipped[kind] = self.skipped.get(kind, 0) + 1
+            return
+        held.outstanding += 1
+        self._jobs[slot] = _Job(kind, steps, done, held, time.monotonic())
+
+    def _settle(self, held: Held) -> None:
+        held.outstanding -= 1
+        if not held.outstanding:
+            self._listener.complete(held)
 
     def _explain(self, sample: Sample, method: Method) -> Steps[Explanation]:
         """Explain the sample's predicted class; the explainer is opened, if it must be, in the first slice."""
@@ -215,7 +217,7 @@ class Auditor:
             job = self._jobs.get(slot)
             if job is None:
                 continue
-            if slot != "vg" and not self._replay and not self._budget.allows(now):
+            if slot != VG_SLOT and not self._replay and not self._budget.allows(now):
                 continue
             if self._gaps.fits(job.kind, room) or now - job.touched >= self._gaps.patience_seconds:
                 return slot
@@ -236,7 +238,7 @@ class Auditor:
             if isinstance(error, HangingError):
                 self._engine.rebuild()
             self._listener.failed(job.kind, str(error))
-            job.dropped()
+            self._settle(job.held)
         else:
             self._account(job, start)
 
@@ -271,7 +273,7 @@ class Auditor:
         job = self._jobs.pop(slot)
         self.skipped[job.kind] = self.skipped.get(job.kind, 0) + 1
         job.steps.close()
-        job.dropped()
+        self._settle(job.held)
 
 
 def joined(curves: list[RoadCurve], percentages: tuple[float, ...]) -> RoadCurve:

@@ -72,14 +72,19 @@ class DriftMonitor:
         return DriftChange(self.measure, self.drifted, self.p_value, distance, *means)
 
 
-def monitors(baselines: Baselines, options: DriftOptions) -> dict[str, DriftMonitor]:
-    """Return a monitor for every measure that has a baseline: confidence, ``gini METHOD`` and ``road METHOD``."""
+def baseline_values(baselines: Baselines) -> dict[str, tuple[float, ...]]:
+    """Return the desktop's values by measure: confidence, ``gini METHOD`` and ``road METHOD``; none is empty."""
     known = {"confidence": baselines.confidence}
     known |= {f"gini {method}": values for method, values in baselines.gini.items()}
     known |= {f"road {method}": road.areas for method, road in baselines.road.items()}
+    return {measure: values for measure, values in known.items() if values}
+
+
+def monitors(baselines: Baselines, options: DriftOptions) -> dict[str, DriftMonitor]:
+    """Return a monitor for every measure whose baseline has LEAST_BASELINE values or more."""
     return {
         measure: DriftMonitor(measure, np.asarray(values, np.float64), options)
-        for measure, values in known.items()
+        for measure, values in baseline_values(baselines).items()
         if len(values) >= LEAST_BASELINE
     }
 

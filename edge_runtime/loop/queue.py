@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 
 from edge_runtime.live import Counts
 from edge_runtime.sources.frame import Frame, Report, Source
@@ -18,14 +17,19 @@ POLL_SECONDS = 0.1
 class FrameQueue:
     """At most ``depth`` frames wait. A live source drops the oldest for a newer one, any other waits for room.
 
+    What the source reports reaches ``report`` at once where it is live; in a replay before the frame that follows it,
+    in the thread that takes frames, so that every replay tells the same story in the same order.
+
     The books always balance: produced = processed + dropped + failed + waiting, where a frame in hand still waits, and
     frames that the source itself could not read are produced and failed.
     """
 
-    def __init__(self, source: Source, depth: int) -> None:
+    def __init__(self, source: Source, depth: int, report: Report) -> None:
         self._source = source
         self._depth = depth
-        self._frames: deque[Frame] = deque()
+        self._report = report
+        self._frames: deque[tuple[Frame, list[tuple[str, str]]]] = deque()
+        self._told: list[tuple[str, str]] = []  # reports since the last frame of a replay
         self._changed = threading.Condition()
         self._delivered = self._processed = self._dropped = self._failed = 0
         self._ended = False
@@ -59,8 +63,9 @@ class FrameQueue:
         with self._changed:
             return self._ended and not self._frames
 
-    def feed(self, report: Report) -> None:
+    def feed(self) -> None:
         """Take every frame of the source until it ends or the queue is stopped; the body of the reader thread."""
+        report = self._report if self._source.live else self._keep
         try:
             for frame in self._source.frames(report, lambda: self._stopping):
                 if not self._put(frame):
@@ -71,6 +76,10 @@ class FrameQueue:
             with self._changed:
                 self._ended = True
                 self._changed.notify_all()
+
+    def _keep(self, name: str, message: str) -> None:
+        with self._changed:
+            self._told.append((name, message))
 
     def _put(self, frame: Frame) -> bool:
         """Add one frame; say whether more are wanted."""
@@ -85,7 +94,8 @@ class FrameQueue:
             while len(self._frames) >= self._depth:
                 self._frames.popleft()
                 self._dropped += 1
-            self._frames.append(frame)
+            self._frames.append((frame, self._told))
+            self._told = []
             self._changed.notify_all()
             return True
 
@@ -101,11 +111,16 @@ class FrameQueue:
         """Return the oldest waiting frame, waiting up to ``seconds`` for one; None where none came."""
         with self._changed:
             self._changed.wait_for(lambda: self._frames or self._ended or self._stopping, seconds)
-            if not self._frames or self._stopping:
-                return None
-            frame = self._frames.popleft()
-            self._changed.notify_all()
-            return frame
+            frame: Frame | None = None
+            told: list[tuple[str, str]] = []
+            if self._frames and not self._stopping:
+                frame, told = self._frames.popleft()
+                self._changed.notify_all()
+            elif self._ended and not self._frames:
+                told, self._told = self._told, []
+        for name, message in told:
+            self._report(name, message)
+        return frame
 
     def settle(self, processed: bool) -> None:
         """Enter the frame in hand as processed or as failed."""
@@ -124,8 +139,8 @@ class FrameQueue:
             self._changed.notify_all()
 
 
-def start_reader(queue: FrameQueue, report: Callable[[str, str], None]) -> threading.Thread:
+def start_reader(queue: FrameQueue) -> threading.Thread:
     """Start the thread that feeds the queue. It is a daemon: a source that never returns must not keep the process."""
-    thread = threading.Thread(target=queue.feed, args=(report,), name="reader", daemon=True)
+    thread = threading.Thread(target=queue.feed, name="reader", daemon=True)
     thread.start()
     return thread
