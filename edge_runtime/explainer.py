@@ -31,7 +31,7 @@ INPUTS = {"image", "target", "baseline", "scale", "weight", "noise"}
 AGGREGATES = {"signed": "attribution", "magnitude": "magnitude"}  # preset's word -> the graph's output
 
 Result = TypeVar("Result")
-# Work that pauses after every run of the engine, so that its caller can do something more urgent in between.
+# Work that pauses before every run of the engine, so that its caller can do something more urgent in between.
 Steps = Generator[None, None, Result]
 
 
@@ -146,7 +146,7 @@ class Explainer:
         chunk: int | None = None,
         preset: ExplainerPreset | str | None = None,
     ) -> Steps[Explanation]:
-        """Do what :meth:`explain` does, pausing after every run of the engine; the generator returns the result."""
+        """Do what :meth:`explain` does, pausing before every run of the engine; the generator returns the result."""
         parameters = self.preset(method, preset)
         check_preset(parameters)
         check_batch(images, self._spec)
@@ -255,11 +255,11 @@ class Explainer:
                     "weight": points.weight[part],
                     "noise": noise.draw(points.sigma[part]),
                 }
+                yield
                 found, gradient = self._run(self.session, ["logits", AGGREGATES[aggregate]], feeds)
                 total[block] += gradient
                 if not first:
                     logits[block] = first_point(found, logits[block].shape)
-                yield
         return logits, total
 
 

@@ -173,6 +173,7 @@ class Auditor:
             return
         held.outstanding += 1
         self._jobs[slot] = _Job(kind, steps, done, held, time.monotonic())
+        self.step(slot)  # as far as the first run of the engine: prepares only
 
     def _settle(self, held: Held) -> None:
         held.outstanding -= 1
@@ -192,6 +193,7 @@ class Auditor:
             explanation = yield from self._explain(sample, ROAD_METHOD)
             if not explanation.valid[0]:
                 continue
+            yield
             target, saliency, seed = sample.prediction.target, explanation.saliency(), self._options.seed
             for order, curves in found.items():
                 steps = road_steps(sample.tensor, saliency, target, self._percentages, order, seed)

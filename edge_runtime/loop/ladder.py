@@ -31,7 +31,8 @@ class LadderOptions:
     """When to go down and up again.
 
     ``target_ms``: the p95 of a frame's age at its classification over the newest ``samples`` should stay below it.
-    ``hot_celsius``: of the hottest sensor. ``hold_seconds``: how long pressure must last for a further step;
+    ``hot_celsius``: of the hottest sensor. ``hold_seconds``: how long pressure must last for a further step (longer
+    than ``samples`` frames take, or a few slow ones would do);
     ``relief_seconds``: how long there must be none for a step back, doubled (up to ``longest_relief_seconds``) each
     time the relief turns out to have been too early. Relief is a p95 below ``relief`` of the target and
     ``cooler_celsius`` below hot.
@@ -42,7 +43,7 @@ class LadderOptions:
     cooler_celsius: float = 5.0
     relief: float = 0.7
     samples: int = 50
-    hold_seconds: float = 1.0
+    hold_seconds: float = 3.0
     relief_seconds: float = 10.0
     longest_relief_seconds: float = 320.0
 

@@ -149,19 +149,16 @@ class VehicleLoop:
 
     def _audit(self) -> None:
         """Do a slice of auditing, if one fits."""
-        if self._replay:
-            self._auditor.finish(self._stopping.is_set)
-        elif self._auditor.pending:
-            room = 0.0 if self._queue.waiting else self._room()
-            slot = self._auditor.next_slot(room, time.monotonic())
-            if slot is not None:
-                self._auditor.step(slot)
+        if not self._auditor.pending:
+            return
+        room = 0.0 if self._queue.waiting else self._room()
+        slot = self._auditor.next_slot(room, time.monotonic())
+        if slot is not None:
+            self._auditor.step(slot)
 
     def _check_limits(self) -> None:
         self._taken += 1
         if self._options.frames is not None and self._taken >= self._options.frames:
-            if self._replay:
-                self._auditor.finish(self._stopping.is_set)
             self.stop(f"{self._taken} frames were taken")
 
     def _check_time(self) -> None:
@@ -182,6 +179,8 @@ class VehicleLoop:
         for sample in samples:
             self._witness.watch(sample)
             self._auditor.offer(sample)
+            if self._replay:
+                self._auditor.finish(self._stopping.is_set)
 
     def _classify(self, frame: Frame) -> list[Sample]:
         """Return one sample per box of the frame, or one for all of it."""

@@ -14,6 +14,7 @@ import msgspec
 from edge_runtime.folders import check_new, check_target, new_file, new_folder
 from edge_runtime.manifest import MANIFEST, PRESETS
 from edge_runtime.path import METHODS
+from toolkit.cli.loop import OF_SOURCE, check_form, run_loop, source_options
 from toolkit.cli.options import FILE, FOLDER, bundle_argument, examples, force_option, json_option, runtime_options
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ EXAMPLES = "examples.npz"
     epilog=examples(
         "roadworthy audit bundles/natural --out results/natural",
         "roadworthy audit bundles/natural --images signs/ --limit 50 --method vg",
+        "roadworthy audit bundles/natural --source drive.mcap --log audit.db",
     )
 )
 @bundle_argument
@@ -43,10 +45,25 @@ EXAMPLES = "examples.npz"
 @click.option("--out", "-o", type=FOLDER, help="Folder for the result; `roadworthy report` reads it.")
 @json_option
 @force_option
-def audit(
+@source_options
+@click.pass_context
+def audit(ctx: click.Context, /, bundle: Path, as_json: bool, **options: Any) -> None:
+    """Audit a bundle: accuracy, sparsity (Gini), faithfulness (ROAD) and latency of every explainer.
+
+    On a set of images, once; or with --source on frames as they come, for as long as they come (docs/vehicle_loop.md).
+    """
+    check_form(ctx)
+    if options["source"] is not None:
+        run_loop(bundle, options, as_json)
+        return
+    images = {name: value for name, value in options.items() if name not in ("source", *OF_SOURCE)}
+    audit_images(bundle, as_json=as_json, **images)
+
+
+def audit_images(
     bundle: Path, images: Path | None, example_count: int, out: Path | None, as_json: bool, force: bool, **options: Any
 ) -> None:
-    """Audit a bundle: accuracy, sparsity (Gini), faithfulness (ROAD) and latency of every explainer."""
+    """Audit a set of images and print or write the result."""
     from edge_runtime.audit import AuditOptions, audit_bundle
     from edge_runtime.bundle import open_bundle
     from edge_runtime.examples import explain_examples
