@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 OF_IMAGES = ("images", "limit", "presets", "example_count", "out", "force")
 # And those of a source, which have none for a set of images.
 OF_SOURCE = (
-    "boxes", "crop", "topic", "log", "log_bytes", "vehicle", "live", "no_live", "every", "budget", "road_images", "road_window",
-    "depth", "frames", "seconds", "timeout", "target_ms", "hot",
+    "boxes", "crop", "topic", "log", "log_bytes", "vehicle", "live", "no_live", "every", "budget", "road_images",
+    "road_window", "depth", "frames", "seconds", "timeout", "target_ms", "hot",
 )  # fmt: skip
 
 DEFAULTS = LoopOptions()
