@@ -23,6 +23,7 @@ from edge_runtime.log.snapshot import open_snapshot
 from edge_runtime.log.table import flatten
 
 ROWS_PER_GROUP = 4096
+LOG_ID = "roadworthy.log_id"  # in a Parquet file's metadata
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,11 @@ def write_csv(source: Source, out: Path) -> int:
     return written
 
 
-def write_parquet(source: Source, out: Path) -> int:
-    """Write a table with the pictures as binary columns and ``time`` as timestamp."""
+def write_parquet(source: Source, out: Path, *, pictures: bool = True) -> int:
+    """Write a table with the pictures, if wanted, as binary columns and ``time`` as timestamp.
+
+    Every page carries a checksum, and the file's metadata the log's id (hex): the same log exported twice shows.
+    """
     arrow, parquet = library("pyarrow"), library("pyarrow.parquet")
     arrow_types = {
         int: arrow.int64(),
@@ -99,11 +103,12 @@ def write_parquet(source: Source, out: Path) -> int:
         str: arrow.string(),
         bytes: arrow.binary(),
     }
-    types = column_types(source)
+    types = {name: kind for name, kind in column_types(source).items() if pictures or kind is not bytes}
     fields = [arrow.field(name, arrow_types[kind]) for name, kind in types.items() if name != "time"]
-    schema = arrow.schema([arrow.field("time", arrow.timestamp("ns", tz="UTC")), *fields])
+    log_id = source.db.execute("SELECT id FROM log").get.hex()
+    schema = arrow.schema([arrow.field("time", arrow.timestamp("ns", tz="UTC")), *fields], {LOG_ID: log_id})
     written = 0
-    with parquet.ParquetWriter(out, schema, compression="zstd") as writer:
+    with parquet.ParquetWriter(out, schema, compression="zstd", write_page_checksum=True) as writer:
         entries = source.entries()
         while group := [_typed(flatten(entry), types) for entry in islice(entries, ROWS_PER_GROUP)]:
             writer.write_table(arrow.Table.from_pylist(group, schema=schema))
@@ -113,7 +118,7 @@ def write_parquet(source: Source, out: Path) -> int:
 
 def _typed(columns: dict[str, Any], types: dict[str, type]) -> dict[str, Any]:
     """Bring values of columns with mixed types to the column's type; the time in full precision."""
-    typed = {name: None if value is None else types[name](value) for name, value in columns.items()}
+    typed = {name: None if value is None else types[name](value) for name, value in columns.items() if name in types}
     return {**typed, "time": columns["wall_ns"]}
 
 

@@ -25,8 +25,10 @@ class VerifyResult:
     ``sequence`` names the first bad record (None when the fault is not at one record). ``evicted`` counts records
     removed for the byte cap, ``lost`` those that gap records of the remaining log report, ``clock_steps`` jumps of the
     wall clock. ``checked_by`` names what fixed the log's end: "head" always, "anchor" and "seal" where given.
+    ``log_id`` (hex) tells logs apart, wherever they were copied.
     """
 
+    log_id: str | None = None
     records: int = 0
     first: int | None = None
     head: Anchor | None = None
@@ -85,6 +87,7 @@ class _Walk:
     """One pass along the chain, keeping what it has seen."""
 
     def __init__(self) -> None:
+        self.log_id: str | None = None
         self.position = 0
         self.first: int | None = None
         self.head: Anchor | None = None
@@ -94,6 +97,7 @@ class _Walk:
 
     def result(self, problem: str | None = None, sequence: int | None = None) -> VerifyResult:
         return VerifyResult(
+            log_id=self.log_id,
             records=self.records,
             first=self.first,
             head=self.head,
@@ -107,6 +111,7 @@ class _Walk:
 
     def check(self, db: apsw.Connection, anchor: Anchor | None, key: bytes | None) -> None:
         (log_id,) = _only_row(db, "SELECT id FROM log")
+        self.log_id = log_id.hex()
         sequence, digest, sealed, is_open = _only_row(db, "SELECT sequence, hash, seal, open FROM head")
         head, self.is_open = Anchor(sequence, digest), bool(is_open)
         identities = self._check_identities(db)
