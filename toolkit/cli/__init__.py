@@ -50,7 +50,7 @@ COMMANDS: dict[str, Command] = {
         needs=("starlette", "uvicorn", "prometheus_client"),
     ),
     "log": Command("toolkit.cli.log:cli", "Show, verify and export a vehicle's audit log."),
-    "report": Command("toolkit.cli.report:report", "Make report.html of audits and benchmarks.", needs=("matplotlib",)),
+    "report": Command("toolkit.cli.report:report", "Make report.html of results and logs.", needs=("matplotlib",)),
     "demo": Command("toolkit.cli.report:demo", "Do the whole job on a small network.", needs=("torch",)),
 }
 

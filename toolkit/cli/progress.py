@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from toolkit import training
 
@@ -47,5 +47,17 @@ def reading_report(progress: Progress, name: str) -> Callable[[int, int], None]:
 
     def report(done: int, total: int) -> None:
         progress.update(task, total=total, completed=done)
+
+    return report
+
+
+def stages_report(progress: Progress) -> Callable[[str, int, int], None]:
+    """Return a callback(stage, done, total) that shows each stage as a bar of its own."""
+    tasks: dict[str, TaskID] = {}
+
+    def report(stage: str, done: int, total: int) -> None:
+        if stage not in tasks:
+            tasks[stage] = progress.add_task(stage, total=total)
+        progress.update(tasks[stage], total=total, completed=done + 1)
 
     return report

@@ -24,6 +24,8 @@ STYLE = {
     "axes.axisbelow": True,
     "grid.color": "#e4e4e4",
     "legend.frameon": False,
+    # Names of variants and vehicles are no formulae.
+    "text.parse_math": False,
     # Text stays text: smaller files, and readers can select it.
     "svg.fonttype": "none",
     # Without a salt the identifiers inside an SVG differ from run to run.

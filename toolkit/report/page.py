@@ -11,7 +11,11 @@ import jinja2
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from toolkit.report import fleet_tables
 from toolkit.report.figures import STYLE, all_figures
+from toolkit.report.fleet_figures import fleet_figures
+from toolkit.report.fleet_summary import Fleet
+from toolkit.report.fleet_tables import fleet_files
 from toolkit.report.summary import Summary
 from toolkit.report.tables import COLUMNS, data_files, groups
 
@@ -24,22 +28,30 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "road": ("road_",),
     "gini": ("gini",),
     "saliency": ("saliency_",),
+    "fleet": ("fleet_",),
 }
 MEDIA_TYPES = {"svg": "image/svg+xml", "png": "image/png"}
 
 
-def write_files(folder: Path, summaries: Sequence[Summary], title: str, notes: Sequence[tuple[str, str]] = ()) -> Path:
+def write_files(
+    folder: Path,
+    summaries: Sequence[Summary],
+    title: str,
+    notes: Sequence[tuple[str, str]] = (),
+    fleet: Fleet | None = None,
+) -> Path:
     """Write the page, ``figures/`` and ``data/`` into ``folder`` and return the page's path.
 
-    ``notes`` are pairs of a heading and a text on how the figures were measured.
+    ``notes`` are pairs of a heading and a text on how the figures were measured, ``fleet`` is what the logs say.
     """
     (folder / FIGURES).mkdir(parents=True, exist_ok=True)
     (folder / DATA).mkdir(exist_ok=True)
-    files = data_files(summaries)
+    files = (data_files(summaries) if summaries else {}) | (fleet_files(fleet) if fleet else {})
     for name, text in files.items():
         (folder / DATA / name).write_text(text, encoding="utf-8")
     pictures = {}
-    for name, figure in all_figures(summaries).items():
+    figures = all_figures(summaries) | (fleet_figures(fleet) if fleet else {})
+    for name, figure in figures.items():
         encoded = {kind: encode(figure, kind) for kind in MEDIA_TYPES}
         for kind, content in encoded.items():
             (folder / FIGURES / f"{name}.{kind}").write_bytes(content)
@@ -47,7 +59,7 @@ def write_files(folder: Path, summaries: Sequence[Summary], title: str, notes: S
         kind = "png" if name.startswith("saliency_") else "svg"
         pictures[name] = f"data:{MEDIA_TYPES[kind]};base64,{base64.b64encode(encoded[kind]).decode()}"
     page = folder / PAGE
-    page.write_text(render(summaries, title, notes, pictures), encoding="utf-8")
+    page.write_text(render(summaries, title, notes, pictures, fleet), encoding="utf-8")
     return page
 
 
@@ -59,7 +71,13 @@ def encode(figure: Figure, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def render(summaries: Sequence[Summary], title: str, notes: Sequence[tuple[str, str]], pictures: dict[str, str]) -> str:
+def render(
+    summaries: Sequence[Summary],
+    title: str,
+    notes: Sequence[tuple[str, str]],
+    pictures: dict[str, str],
+    fleet: Fleet | None = None,
+) -> str:
     """Return the page's HTML; ``pictures`` maps figure names to data URIs."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("toolkit.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
@@ -72,7 +90,12 @@ def render(summaries: Sequence[Summary], title: str, notes: Sequence[tuple[str, 
         title=title,
         summaries=summaries,
         columns=COLUMNS,
-        groups=groups(),
+        groups=groups(COLUMNS),
         sections=sections,
         notes=notes,
+        fleet=fleet,
+        fleet_columns=fleet_tables.COLUMNS,
+        fleet_groups=groups(fleet_tables.COLUMNS),
+        fleet_rows=fleet_tables.slowest_first(fleet) if fleet else [],
+        fleet_events=fleet_tables.event_rows(list(fleet.events)) if fleet else [],
     )

@@ -48,10 +48,11 @@ class Results:
     notes: list[tuple[str, str]]
 
 
-def collect(paths: Sequence[Path]) -> Results:
+def collect(paths: Sequence[Path], *, required: bool = True) -> Results:
     """Read every result in ``paths`` (files, or folders with all that is below them).
 
-    Raises DataError where a path does not exist, a named file is no result, a result is damaged, or nothing is found.
+    Raises DataError where a path does not exist, a named file is no result, a result is damaged, or nothing is found
+    where something is ``required``.
     """
     found: dict[str, Found] = {}
     audits, benchmarks = [], []
@@ -68,7 +69,7 @@ def collect(paths: Sequence[Path]) -> Results:
                 bundle.names.append(name)
                 bundle.measurements |= {m.stage: m for m in result.measurements if m.bundle == name and m.batch == 1}
             benchmarks.append(result)
-    if not found:
+    if not found and required:
         where = ", ".join(map(str, paths))
         raise DataError(f"no results in {where}; `roadworthy audit --out` and `roadworthy bench --out` make them")
     names = short_names(list(found.values()))

@@ -7,6 +7,7 @@ import io
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from edge_runtime.overlay import METHOD_TITLES
 from toolkit.report.summary import Estimate, Summary
@@ -65,31 +66,38 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 
-def groups() -> list[tuple[str, int]]:
+class Grouped(Protocol):
+    """A column that stands under a common heading with its neighbours."""
+
+    @property
+    def group(self) -> str: ...
+
+
+def groups(columns: Iterable[Grouped]) -> list[tuple[str, int]]:
     """Return the groups of the columns, each with how many columns it spans."""
-    return [(name, len(list(members))) for name, members in itertools.groupby(COLUMNS, lambda column: column.group)]
+    return [(name, len(list(members))) for name, members in itertools.groupby(columns, lambda column: column.group)]
 
 
 def data_files(summaries: Sequence[Summary]) -> dict[str, str]:
     """Return the CSV files of everything that tables and figures show, by file name."""
     return {
-        "variants.csv": _csv(
+        "variants.csv": csv_text(
             ["variant", *(column.name for column in COLUMNS)],
             ([s.name, *(column.value(s) for column in COLUMNS)] for s in summaries),
         ),
-        "gini.csv": _csv(
+        "gini.csv": csv_text(
             ["variant", "explainer", "mean", "low", "high"],
             ([s.name, method, g.value, g.low, g.high] for s in summaries for method, g in s.gini.items()),
         ),
-        "gradient_norm.csv": _csv(
+        "gradient_norm.csv": csv_text(
             ["variant", "explainer", "mean", "low", "high"],
             ([s.name, method, g.value, g.low, g.high] for s in summaries for method, g in s.gradient_norm.items()),
         ),
-        "latency.csv": _csv(
+        "latency.csv": csv_text(
             ["variant", "task", "p50_ms", "p95_ms", "p99_ms"],
             ([s.name, task, t.p50, t.p95, t.p99] for s in summaries for task, t in s.latency.items()),
         ),
-        "road.csv": _csv(
+        "road.csv": csv_text(
             ["variant", "explainer", "removed_percent", "morf_accuracy", "lerf_accuracy"],
             (
                 [s.name, method, *point]
@@ -101,7 +109,8 @@ def data_files(summaries: Sequence[Summary]) -> dict[str, str]:
     }
 
 
-def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table as CSV with a header."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
