@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from edge_runtime.sources.crops import classifier_input, crop_images
 from tests.edge_runtime.source_tools import picture, read_all
 from toolkit.data.dataset import MEAN, STD
 from toolkit.data.gtsrb import read_gtsrb
+from toolkit.data.lisa import BOX, TABLE, read_lisa
 from toolkit.data.reading import Request
 from toolkit.evaluation import predict
 
@@ -63,6 +66,32 @@ def test_boxes_in_a_large_frame_are_bit_identical_to_evaluation(shared_data: Pat
     (tmp_path / "boxes.csv").write_text("\n".join(rows))
     (frame,) = read_all(open_source(str(tmp_path / "images"), boxes=str(tmp_path / "boxes.csv")))
     assert classifier_input(frame, SPEC).tobytes() == expected.tobytes()
+
+
+def test_annotated_boxes_are_bit_identical_to_training(shared_data: Path, tmp_path: Path) -> None:
+    """The regions of real signs, once as training's annotations and once as the vehicle's boxes."""
+    folder = shared_data / OFFICIAL / "Final_Test"
+    table = next(
+        path for path in (folder / "GT-final_test.csv", folder / "Images" / "GT-final_test.csv") if path.exists()
+    )
+    corners = ("Roi.X1", "Roi.Y1", "Roi.X2", "Roi.Y2")
+    annotations = [";".join(("Filename", "Annotation tag", *BOX))]
+    boxes = ["frame,x0,y0,x1,y1"]
+    (tmp_path / "drive").mkdir()
+    with table.open(newline="") as file:
+        for number, row in enumerate(sorted(csv.DictReader(file, delimiter=";"), key=lambda row: row["Filename"])):
+            name, box = f"stop_{number:03}.avi_image0.png", [row[corner] for corner in corners]
+            shutil.copy(folder / "Images" / row["Filename"], tmp_path / "drive" / name)
+            annotations.append(";".join((f"drive/{name}", "stop", *box)))
+            boxes.append(",".join((name, *box)))
+    (tmp_path / TABLE).write_text("\n".join(annotations))
+    (tmp_path / "boxes.csv").write_text("\n".join(boxes))
+    train = read_lisa(Request(tmp_path, 32, {})).train
+    expected = predict(Mirror(), train.images, SPEC)
+    frames = read_all(open_source(str(tmp_path / "drive"), boxes=str(tmp_path / "boxes.csv")))
+    found = np.concatenate([classifier_input(frame, SPEC) for frame in frames])
+    assert len(frames) == len(expected) >= 50
+    assert found.tobytes() == expected.tobytes()
 
 
 def test_without_boxes_the_whole_frame() -> None:
