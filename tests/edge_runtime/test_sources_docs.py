@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
+from edge_runtime.bundle import Bundle
 from edge_runtime.preprocess import MAX_PIXELS
 from edge_runtime.sources import frame
 from edge_runtime.sources.boxes import READERS
@@ -12,6 +15,7 @@ from edge_runtime.sources.camera import Patience
 from edge_runtime.sources.mcap_boxes import DETECTIONS
 from edge_runtime.sources.mcap_images import DECODERS, PIXEL_FORMATS
 from edge_runtime.sources.opening import KINDS, kind_of
+from tests.edge_runtime.test_sources_video import video
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "sources.md").read_text(encoding="utf-8")
 
@@ -24,6 +28,17 @@ def test_every_kind_of_source_has_a_command() -> None:
         assert spec is not None
         if usage != "a folder of images":  # known by being there
             assert kind_of(spec.group(1) or spec.group()).usage == usage
+
+
+def test_the_example_runs(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+    video(tmp_path / "drive.mp4", "mp4v")
+    (tmp_path / "boxes.csv").write_text("frame,x0,y0,x1,y1\n2,1,2,30,40\n2,5,6,70,60\n")
+    monkeypatch.chdir(tmp_path)
+    names = {"bundle": tiny}
+    exec(code, names)
+    size = tiny.manifest.input
+    assert names["batch"].shape == (2, 3, size.height, size.width)  # type: ignore[attr-defined]
 
 
 def test_every_event_is_explained() -> None:
