@@ -7,6 +7,7 @@ from onnx import TensorProto, helper
 
 from edge_runtime.errors import ExportError
 from export.gradients.builder import Builder
+from export.gradients.dead_taps import without_dead_taps
 from export.gradients.prepare import Prepared, prepare
 from export.gradients.registry import RULES
 from export.gradients.small_maps import as_products
@@ -30,6 +31,7 @@ def add_input_gradient(
     p = prepare(model)
     refuse_taken_names(p, [target_input, gradient_output])
     b = new_builder(p, p.batch)
+    without_dead_taps(p, b)
     gradient = backward(p, b, one_hot(p, b, target_input), p.logits, p.image, rules)
     b.nodes.append(helper.make_node("Identity", [gradient], [gradient_output], name=gradient_output))
     graph = p.model.graph
@@ -57,6 +59,7 @@ def build_explainer(model: onnx.ModelProto) -> onnx.ModelProto:
         )
     b = new_builder(p, "N*K")
     _rename_tensor(p, {p.image: "grad/points", p.logits: "logits"})
+    without_dead_taps(p, b)
     as_products(p, b)
     before = len(b.nodes)
     _, channels, height, width = p.shapes[p.image]

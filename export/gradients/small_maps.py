@@ -49,7 +49,7 @@ def _pays(p: Prepared, node: onnx.NodeProto) -> bool:
 def _product(p: Prepared, b: Builder, node: onnx.NodeProto) -> None:
     """Emit Reshape, Gemm, Reshape for ``node``, and the dense matrix [C * H * W, M * h * w] from its kernel."""
     op = Op(node, b)
-    b.scope = "small_map"
+    scope, b.scope = b.scope, "small_map"
     m, c, *kernel = (d or 0 for d in p.shapes[node.input[1]])
     size, out = p.shapes[node.input[0]][2:], p.shapes[node.output[0]][2:]
     inner, outer = math.prod(d or 0 for d in size), math.prod(d or 0 for d in out)
@@ -63,6 +63,7 @@ def _product(p: Prepared, b: Builder, node: onnx.NodeProto) -> None:
         column = b.emit("Expand", [b.emit("Reshape", [node.input[2], b.ints([m, 1])]), b.ints([m, outer])])
         inputs.append(b.emit("Reshape", [column, b.ints([m * outer])]))
     product = b.emit("Gemm", inputs)
+    b.scope = scope
     b.nodes.append(helper.make_node("Reshape", [product, b.ints([0, m, *(d or 0 for d in out)])], [node.output[0]]))
     batch = p.shapes[node.input[0]][0]
     for name, shape in ((flat, (batch, c * inner)), (dense, (c * inner, m * outer)), (product, (batch, m * outer))):
