@@ -9,11 +9,14 @@ rounds.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -185,8 +188,39 @@ def measure(name: str, threads: int) -> dict[str, Any]:
         times = alternate(runs, warmup=1, repeats=20, seconds=15)
         row |= {f"{method}_{key}_ms": round(milliseconds(values), 2) for key, values in times.items()}
         row[f"captum_{method}_over_ours"] = round(ratio(times, "captum", "ours"), 3)
+    row["forward_profile_ms"] = profile(classifier, {"image": image})
+    row["gradient_profile_ms"] = profile(graph, feeds)
     row["explainer_bytes_over_classifier"] = round(explainer_model.ByteSize() / classifier.ByteSize(), 4)
     return row
+
+
+def profile(model: onnx.ModelProto, feeds: dict[str, Array], runs: int = 20) -> dict[str, float]:
+    """Return milliseconds of one run by kind of node, on one thread: the sum of each node's fastest run.
+
+    Kinds of the gradient graph name the forward operator under differentiation too: "Relu: Mul" is a Mul of a Relu's
+    gradient. What onnxruntime itself adds, Reorder and Transpose, changes layouts.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.enable_profiling = True
+    with tempfile.TemporaryDirectory() as folder:
+        options.profile_file_prefix = f"{folder}/profile"
+        profiled = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        for _ in range(runs):
+            profiled.run(None, feeds)
+        events = json.loads(Path(profiled.end_profiling()).read_text())
+    fastest: dict[tuple[str, str], float] = {}
+    for event in events:
+        node, _, kind = event["name"].rpartition("_kernel")
+        if event.get("cat") == "Node" and kind == "_time":
+            key = (node, event["args"]["op_name"])
+            fastest[key] = min(fastest.get(key, np.inf), event["dur"] / 1e3)
+    total: dict[str, float] = {}
+    for (node, operator), time_ms in fastest.items():
+        layers = node.split("/")
+        kind = f"{layers[1]}: {operator}" if layers[0] == "grad" and len(layers) > 2 else operator
+        total[kind] = total.get(kind, 0.0) + time_ms
+    return {kind: round(value, 3) for kind, value in sorted(total.items(), key=lambda item: -item[1])}
 
 
 def build_time() -> dict[str, Any]:
