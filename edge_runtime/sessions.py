@@ -52,8 +52,13 @@ def no_options(model_digest: str) -> dict[str, str]:
 
 
 def cuda_options(model_digest: str) -> dict[str, str]:
-    # The exhaustive search of cuDNN's algorithms would be repeated for every new batch size.
-    return {"cudnn_conv_algo_search": "HEURISTIC", "arena_extend_strategy": "kSameAsRequested"}
+    return {
+        # The exhaustive search of cuDNN's algorithms would be repeated for every new batch size.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "arena_extend_strategy": "kSameAsRequested",
+        # TF32 keeps ten bits of the mantissa: units near their kink would decide otherwise, and gradients jump.
+        "use_tf32": "0",
+    }
 
 
 def tensorrt_options(model_digest: str) -> dict[str, str]:
