@@ -12,8 +12,8 @@ import pytest
 
 from edge_runtime.device import DeviceReadings
 from edge_runtime.errors import InputError, LogError
-from edge_runtime.log import AuditLog, EventRecord, ExplainerReading, FrameRecord, RoadWindow, read
-from edge_runtime.log.export import EXPORTERS, export_log
+from edge_runtime.log import AuditLog, EventRecord, ExplainerReading, FrameRecord, RoadWindow, read, verify
+from edge_runtime.log.export import EXPORTERS, LOG_ID, export_log
 from edge_runtime.log.mcap_export import merge_schema
 from edge_runtime.log.thumbnails import BLANK, decode, encode_image, encode_overlay, encode_saliency
 from edge_runtime.log.writer import Surroundings
@@ -107,6 +107,28 @@ def test_parquet(log: Path, tmp_path: Path) -> None:
             record.saliency,
         )
     assert rows[7]["probability"] is None
+
+
+def test_parquet_row_groups_are_large_and_their_pictures_bounded(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert export_log(log, tmp_path / "one.parquet") == FRAMES + 1
+    assert parquet.ParquetFile(tmp_path / "one.parquet").num_row_groups == 1
+    monkeypatch.setattr("edge_runtime.log.export.ROWS_AT_ONCE", 10)
+    monkeypatch.setattr("edge_runtime.log.export.BYTES_PER_GROUP", 100_000)
+    assert export_log(log, tmp_path / "many.parquet") == FRAMES + 1
+    many = parquet.ParquetFile(tmp_path / "many.parquet")
+    assert many.num_row_groups > 5
+    assert many.read().equals(parquet.read_table(tmp_path / "one.parquet"))
+    pages = parquet.ParquetFile(tmp_path / "many.parquet", page_checksum_verification=True)
+    assert pages.read().num_rows == FRAMES + 1
+
+
+def test_parquet_names_its_log(log: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    export_log(log, tmp_path / "drive.parquet")
+    assert parquet.read_schema(tmp_path / "drive.parquet").metadata[LOG_ID.encode()].decode() == verify(log).log_id
 
 
 def test_mcap_holds_foxgloves_image_overlay_metric_and_log_topics(log: Path, tmp_path: Path) -> None:
