@@ -11,9 +11,10 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.preprocess import MAX_PIXELS
 from edge_runtime.sources import frame
 from edge_runtime.sources.boxes import READERS
-from edge_runtime.sources.camera import Patience
+from edge_runtime.sources.camera import TIMEOUTS_SINCE, Patience
 from edge_runtime.sources.mcap_boxes import DETECTIONS
 from edge_runtime.sources.mcap_images import DECODERS, PIXEL_FORMATS
+from edge_runtime.sources.opencv import READ_TIMEOUT_SECONDS
 from edge_runtime.sources.opening import KINDS, kind_of
 from tests.edge_runtime.test_sources_video import video
 
@@ -55,4 +56,6 @@ def test_every_format_and_limit_is_named() -> None:
         f"after {patience.first_wait} s, then twice as long each time, at most {patience.longest_wait:.0f} s"
         in DOCUMENT
     )
+    assert f"falls silent counts as lost after {READ_TIMEOUT_SECONDS} s" in DOCUMENT
+    assert f"OpenCV {'.'.join(map(str, TIMEOUTS_SINCE))} on" in DOCUMENT
     assert f"the very same picture for {patience.frozen_after:.0f} s" in DOCUMENT
