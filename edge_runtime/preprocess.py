@@ -49,12 +49,17 @@ def load_image(source: str | PathLike[str] | bytes) -> NDArray[np.uint8]:
 
 def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
     """Decode an image file's bytes once its header is found acceptable; see :func:`load_image`."""
-    from PIL import Image  # imported late: importing edge_runtime stays cheap
+    from PIL import Image, UnidentifiedImageError  # imported late: importing edge_runtime stays cheap
 
     with warnings.catch_warnings():
         # What Pillow warns of is refused below, or mended damage; the limit for sizes is lower than its own.
         warnings.filterwarnings("ignore", module="PIL")
-        with Image.open(io.BytesIO(drop_carriage_returns(data)), formats=FORMATS) as image:
+        try:
+            opened = Image.open(io.BytesIO(drop_carriage_returns(data)), formats=FORMATS)
+        except UnidentifiedImageError:
+            # Pillow's message holds a memory address, which no two runs share.
+            raise InputError(f"{name} cannot be read as an image (none of {', '.join(FORMATS)}); replace it") from None
+        with opened as image:
             check_size(image.width, image.height, name)
             if image.mode in DEEP_MODES:
                 raise InputError(f"{name} has more than 8 bits per channel ({image.mode}); convert it to 8-bit RGB")
