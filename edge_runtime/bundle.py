@@ -6,6 +6,7 @@ import hashlib
 import io
 import lzma
 import os
+import re
 import stat
 import zipfile
 import zlib
@@ -18,8 +19,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.errors import BundleError, RoadworthyError
-from edge_runtime.manifest import FORMAT_VERSION, MANIFEST, MAX_MANIFEST_BYTES, FileEntry, Manifest
+from edge_runtime.errors import BundleError, RoadworthyError, unknown
+from edge_runtime.manifest import FORMAT_VERSION, FP32, MANIFEST, MAX_MANIFEST_BYTES, FileEntry, Manifest
 
 CLASSIFIER = "classifier.onnx"
 EXPLAINER = "explainer.onnx"
@@ -28,6 +29,7 @@ AUDIT_SET = "audit_set.npz"
 METADATA = "metadata"  # signed metadata describes the manifest, so the manifest cannot list it
 
 MAX_ARRAY_BYTES = 2 << 30  # an .npz may not unfold to more: a few compressed kilobytes can ask for terabytes
+PRECISION = re.compile("[a-z][a-z0-9]{0,15}")
 # Linux and macOS: fail on a link put in place of the file, and never wait for a pipe's other end.
 OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -83,6 +85,17 @@ class Bundle:
     def labels(self) -> tuple[str, ...]:
         return self.manifest.labels
 
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions that the bundle holds, FP32 first."""
+        return (FP32, *self.manifest.precisions)
+
+    def file(self, name: str, precision: str) -> str:
+        """Return what file ``name`` is called in ``precision``; raises InputError for one that the bundle lacks."""
+        if precision not in self.precisions:
+            raise unknown("precision of this bundle", precision, self.precisions)
+        return precision_file(name, precision)
+
     def has(self, name: str) -> bool:
         """Say whether the bundle holds the file ``name``."""
         return name in self.manifest.files
@@ -96,19 +109,20 @@ class Bundle:
             raise BundleError(f"{self.path} holds no {name}; export the bundle again with it")
         return read_verified(self.path, name, self.manifest.files[name])
 
-    def golden(self) -> Golden:
+    def golden(self, precision: str = FP32) -> Golden:
         """Return the self-test's inputs and expected outputs; raises BundleError when absent or malformed."""
-        arrays = self._arrays(GOLDEN)
+        file = self.file(GOLDEN, precision)
+        arrays = self._arrays(file)
         methods = sorted(name.removeprefix("attribution_") for name in arrays if name.startswith("attribution_"))
         shape = (-1, 3, self.manifest.input.height, self.manifest.input.width)
-        images = expect(arrays, GOLDEN, "images", np.float32, shape)
+        images = expect(arrays, file, "images", np.float32, shape)
         count = len(images)
         return Golden(
             images=images,
-            target=expect(arrays, GOLDEN, "target", np.int64, (count,)),
-            logits=expect(arrays, GOLDEN, "logits", np.float32, (count, len(self.labels))),
+            target=expect(arrays, file, "target", np.int64, (count,)),
+            logits=expect(arrays, file, "logits", np.float32, (count, len(self.labels))),
             attribution={
-                method: expect(arrays, GOLDEN, f"attribution_{method}", np.float32, images.shape) for method in methods
+                method: expect(arrays, file, f"attribution_{method}", np.float32, images.shape) for method in methods
             },
         )
 
@@ -124,6 +138,14 @@ class Bundle:
 
     def _arrays(self, name: str) -> dict[str, NDArray[np.generic]]:
         return load_arrays(self.read(name), name)
+
+
+def precision_file(name: str, precision: str) -> str:
+    """Return the name of a file in a precision: ``classifier.onnx`` is ``classifier.int8.onnx`` in int8."""
+    if precision == FP32:
+        return name
+    stem, dot, suffix = name.rpartition(".")
+    return f"{stem}.{precision}{dot}{suffix}"
 
 
 def open_bundle(path: str | os.PathLike[str]) -> Bundle:
@@ -182,6 +204,18 @@ def manifest_problem(manifest: Manifest) -> str | None:
         (len(set(labels)) == len(labels), "two labels are the same"),
         (CLASSIFIER in manifest.files, f"it names no {CLASSIFIER}"),
         (all(deviation > 0 for deviation in spec.std), f"std {spec.std} is not positive"),
+        (
+            all(PRECISION.fullmatch(name) and name != FP32 for name in manifest.precisions),
+            "a precision's name is not lower-case letters and digits, or is that of the original",
+        ),
+        (
+            all(
+                precision_file(file, name) in manifest.files
+                for name in manifest.precisions
+                for file in (CLASSIFIER, EXPLAINER, GOLDEN)
+            ),
+            "a precision lacks one of its files",
+        ),
         (
             all(preset.method == method for method, preset in manifest.explainers.items()),
             "a preset stands under another method's name",

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.bundle import CLASSIFIER, Bundle
 from edge_runtime.errors import BundleError
+from edge_runtime.manifest import FP32
 from edge_runtime.preprocess import check_batch
 from edge_runtime.sessions import DEFAULT_PROVIDER, Run, default_batch, open_session, run_session
 
@@ -34,7 +35,10 @@ class Prediction:
 
 
 class Classifier:
-    """A bundle's classifier on one execution provider (see ``sessions.PROVIDERS``); ``run`` runs its engine."""
+    """A bundle's classifier in one of its precisions, on one execution provider (see ``sessions.PROVIDERS``).
+
+    ``run`` runs its engine.
+    """
 
     def __init__(
         self,
@@ -42,13 +46,16 @@ class Classifier:
         provider: str = DEFAULT_PROVIDER,
         threads: int | None = None,
         *,
+        precision: str = FP32,
         run: Run = run_session,
     ) -> None:
         self.bundle = bundle
+        self.precision = precision
         self._run = run
-        self.session = open_session(bundle, CLASSIFIER, provider, threads)
+        file = bundle.file(CLASSIFIER, precision)
+        self.session = open_session(bundle, file, provider, threads)
         self._batch = default_batch(provider, bundle.manifest.input)
-        check_interface(self.session, CLASSIFIER, {"image"}, {"logits"})
+        check_interface(self.session, file, {"image"}, {"logits"})
 
     def predict(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return logits float32 [N, K] of normalised images float32 [N, C, H, W], as the engine gives them.

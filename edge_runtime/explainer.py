@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from edge_runtime.bundle import EXPLAINER, Bundle
 from edge_runtime.classifier import INVALID, Classifier, check_interface, finite_rows
 from edge_runtime.errors import BundleError, InputError, unknown
-from edge_runtime.manifest import PRESETS, ExplainerPreset
+from edge_runtime.manifest import FP32, PRESETS, ExplainerPreset
 from edge_runtime.metrics import reduce_channels
 from edge_runtime.path import METHODS, Noise, SamplePath, baseline_image, sample_path
 from edge_runtime.preprocess import check_batch
@@ -87,9 +87,10 @@ class _Outcome:
 
 
 class Explainer:
-    """A bundle's explainers on one execution provider (see ``sessions.PROVIDERS``).
+    """A bundle's explainers in one of its precisions, on one execution provider (see ``sessions.PROVIDERS``).
 
-    ``classifier`` decides the class where a call names none; without one, the explainer opens its own when it must.
+    ``classifier`` decides the class where a call names none; without one, the explainer opens its own, of the same
+    precision, when it must. An FP32 explainer with an INT8 classifier explains the original at the other's decision.
     ``run`` runs the engine.
     """
 
@@ -99,12 +100,15 @@ class Explainer:
         provider: str = DEFAULT_PROVIDER,
         threads: int | None = None,
         *,
+        precision: str = FP32,
         classifier: Classifier | None = None,
         run: Run = run_session,
     ) -> None:
         self.bundle = bundle
-        self.session = open_session(bundle, EXPLAINER, provider, threads)
-        check_interface(self.session, EXPLAINER, INPUTS, {"logits", *AGGREGATES.values()})
+        self.precision = precision
+        file = bundle.file(EXPLAINER, precision)
+        self.session = open_session(bundle, file, provider, threads, integers=False)
+        check_interface(self.session, file, INPUTS, {"logits", *AGGREGATES.values()})
         self._spec = bundle.manifest.input
         self._settings = (provider, threads)
         self._run = run
@@ -114,7 +118,7 @@ class Explainer:
 
     @cached_property
     def classifier(self) -> Classifier:
-        return Classifier(self.bundle, *self._settings, run=self._run)
+        return Classifier(self.bundle, *self._settings, precision=self.precision, run=self._run)
 
     def explain(
         self,

@@ -10,6 +10,7 @@ from edge_runtime.variant import Variant
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+FP32 = "fp32"  # the precision that every bundle has
 MAX_MANIFEST_BYTES = 4 << 20
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -128,6 +129,54 @@ class GradientParity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         return self.flipped_units / self.units if self.units else 0.0
 
 
+class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a precision must keep of FP32 to be accepted; shares and areas, not percent.
+
+    ``max_accuracy_drop``; ``min_rank_correlation``: mean Spearman correlation of the vanilla gradient's saliency maps;
+    ``max_road_auc_increase``: of the area under its ROAD curve (MoRF), which is the less faithful the larger it is.
+    """
+
+    max_accuracy_drop: float = 0.005
+    min_rank_correlation: float = 0.95
+    max_road_auc_increase: float = 0.02
+
+
+class GateMeasures(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a gate judges, measured over ``images`` images that calibration did not see."""
+
+    images: int
+    accuracy_drop: float
+    rank_correlation: float
+    road_auc_increase: float
+
+
+class PrecisionParity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the two graphs of a precision agree, over ``images`` images: the explainer's logits with the classifier's.
+
+    ``logits``: the largest |difference|, relative to the largest |logit|; ``same_class``: images with one prediction.
+    """
+
+    images: int
+    logits: float
+    same_class: int
+
+
+class Precision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One more precision of the bundle's network, beside FP32.
+
+    ``method``, ``samples`` and ``data`` (SHA-256 of the images) say how it was calibrated, ``kept`` which layers stayed
+    in floating point; ``measured`` is what ``gate`` let pass.
+    """
+
+    gate: Gate
+    measured: GateMeasures
+    parity: PrecisionParity
+    method: str | None = None
+    samples: int | None = None
+    data: str | None = None
+    kept: tuple[str, ...] = ()
+
+
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Size in bytes and SHA-256 of one file of the bundle."""
 
@@ -140,7 +189,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     ``variant`` is None for a user's own ONNX file. ``macs`` counts multiply-accumulates of one forward pass,
     ``parameters`` the stored weights, ``nonzero_parameters`` those that masks left. ``gradient_parity`` is None where
-    the export knew no original to compare with. ``files`` names every file of the folder but the manifest itself (and
+    the export knew no original to compare with. ``precisions`` describes the precisions other than FP32 by name
+    ("int8"), whose files bear that name: ``classifier.int8.onnx``. ``files`` names every file of the folder but the manifest itself (and
     the folder ``metadata/`` of signed metadata).
     """
 
@@ -158,4 +208,5 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     parameters: int | None = None
     nonzero_parameters: int | None = None
     gradient_parity: GradientParity | None = None
+    precisions: dict[str, Precision] = {}
     producer: str = ""
