@@ -42,7 +42,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Network:
-    """A prepared classifier and its layers, in the order of computation; ``others`` says why a layer is none of them."""
+    """A prepared classifier and its layers in the order of computation; ``others`` says why a layer is none of them."""
 
     prepared: Prepared
     layers: tuple[Layer, ...]

@@ -8,8 +8,8 @@ sums of residual branches included: they cost little and lose most.
 All zero points are 0, as TensorRT demands. Three facts about onnxruntime on x86 decide the rest (docs/int8.md):
 
 * It has fast integer kernels for unsigned activations alone, and turns int8 into uint8 by itself - for pairs that one
-  operator reads. So each reader gets a pair of its own; and because equal pairs are merged again, their scales differ in
-  the last bit. A pair with several readers is followed by a Clip that changes nothing and keeps it a pair of one.
+  operator reads. So each reader gets a pair of its own; and because equal pairs are merged again, their scales differ
+  in the last bit. A pair with several readers is followed by a Clip that changes nothing and keeps it a pair of one.
 * It drops a Relu in front of QuantizeLinear only if the zero point is the type's smallest value, which 0 is not; the
   convolution before it would stay in floating point. So the pair stands *between* the convolution and the Relu, with
   the scale of the Relu's result: the same values, and the integer kernel.

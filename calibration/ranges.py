@@ -152,8 +152,7 @@ def choose_ranges(histograms: dict[str, Histogram], method: str, network: Networ
         format=FORMAT,
         method=method,
         tensors={
-            name: Range(threshold=threshold(found, method), largest=found.largest)
-            for name, found in histograms.items()
+            name: Range(threshold=threshold(found, method), largest=found.largest) for name, found in histograms.items()
         },
         samples=stream.images,
         model=model_digest(network),
@@ -178,5 +177,7 @@ def read_ranges(path: Path) -> Ranges:
         raise InputError(f"{path} holds no ranges: {error}; write them with --ranges-out") from error
     wrong = [name for name, found in ranges.tensors.items() if not 0 <= found.threshold < float("inf")]
     if wrong:
-        raise InputError(f"{path}: the range of {wrong[0]!r} is {ranges.tensors[wrong[0]].threshold}; give a number >= 0")
+        raise InputError(
+            f"{path}: the range of {wrong[0]!r} is {ranges.tensors[wrong[0]].threshold}; give a number >= 0"
+        )
     return ranges

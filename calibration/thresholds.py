@@ -14,6 +14,8 @@ DEFAULT_METHOD = "entropy"
 PERCENTILE = 99.99
 # Thresholds that are tried, as a share of the largest value; below an eighth clipping never pays.
 CANDIDATES = np.linspace(1 / 8, 1, 113)
+# A value that the candidate misses altogether has a finite price.
+LEAST_SHARE = 1e-9
 
 Counts = npt.NDArray[np.int64]
 Array = npt.NDArray[np.float64]
@@ -51,7 +53,8 @@ class Histogram:
 
     def centres(self) -> Array:
         """Return the |value| that each bin stands for."""
-        return (np.arange(BINS) + 0.5) * (self.limit / BINS)
+        centres: Array = (np.arange(BINS, dtype=np.float64) + 0.5) * (self.limit / BINS)
+        return centres
 
 
 def threshold(histogram: Histogram, method: str) -> float:
@@ -88,7 +91,7 @@ def entropy(histogram: Histogram) -> float:
 
     As TensorRT's entropy calibration: the reference is the histogram up to the threshold with everything beyond it in
     the last bin; the candidate is the same without the outliers, merged into 128 levels and spread again over the bins
-    that were not empty.
+    that are not empty in the reference.
     """
     divergences = [_divergence(histogram.counts, round(share * _filled(histogram))) for share in CANDIDATES]
     return float(CANDIDATES[int(np.argmin(divergences))] * histogram.largest)
@@ -108,18 +111,18 @@ def _filled(histogram: Histogram) -> int:
 
 
 def _divergence(counts: Counts, bins: int) -> float:
-    """Return KL(reference | candidate) for the first ``bins`` bins; infinite where the candidate misses some value."""
+    """Return KL(reference | candidate) for the first ``bins`` bins."""
     bins = max(bins, 1)
     kept = counts[:bins].astype(np.float64)
     reference = kept.copy()
     reference[-1] += counts[bins:].sum()
     edges = np.unique(np.arange(LEVELS + 1) * bins // (LEVELS + 1))
-    present = (kept > 0).astype(np.float64)
+    present = (reference > 0).astype(np.float64)
     mass, width = np.add.reduceat(kept, edges), np.add.reduceat(present, edges)
     level = np.searchsorted(edges, np.arange(bins), side="right") - 1
     candidate = np.where(present > 0, (mass / np.maximum(width, 1))[level], 0.0)
-    if candidate.sum() == 0 or (reference[candidate == 0] > 0).any():
+    if candidate.sum() == 0:
         return float("inf")
     p, q = reference / reference.sum(), candidate / candidate.sum()
     seen = p > 0
-    return float((p[seen] * np.log(p[seen] / q[seen])).sum())
+    return float((p[seen] * np.log(p[seen] / np.maximum(q[seen], LEAST_SHARE))).sum())

@@ -53,7 +53,7 @@ def _trim(p: Prepared, node: onnx.NodeProto, weight: onnx.TensorProto) -> int:
             return 0  # part of the map is read by no tap; cutting would need negative padding
         pads[axis], pads[axes + axis] = begin, end
         kept.append(used)
-    before = math.prod(weight.dims)
+    before = int(math.prod(weight.dims))
     array = numpy_helper.to_array(weight)[(slice(None), slice(None), *(slice(r.start, r.stop) for r in kept))]
     if array.size == before:
         return 0

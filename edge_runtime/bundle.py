@@ -212,7 +212,7 @@ def manifest_problem(manifest: Manifest) -> str | None:
             all(
                 precision_file(file, name) in manifest.files
                 for name in manifest.precisions
-                for file in (CLASSIFIER, EXPLAINER, GOLDEN)
+                for file in (CLASSIFIER, EXPLAINER)
             ),
             "a precision lacks one of its files",
         ),

@@ -190,8 +190,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ``variant`` is None for a user's own ONNX file. ``macs`` counts multiply-accumulates of one forward pass,
     ``parameters`` the stored weights, ``nonzero_parameters`` those that masks left. ``gradient_parity`` is None where
     the export knew no original to compare with. ``precisions`` describes the precisions other than FP32 by name
-    ("int8"), whose files bear that name: ``classifier.int8.onnx``. ``files`` names every file of the folder but the manifest itself (and
-    the folder ``metadata/`` of signed metadata).
+    ("int8"), whose files bear that name: ``classifier.int8.onnx``. ``files`` names every file of the folder but the
+    manifest itself (and the folder ``metadata/`` of signed metadata).
     """
 
     format_version: int

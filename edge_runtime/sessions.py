@@ -121,7 +121,7 @@ def open_session(
     model = bundle.read(name)
     refuse_unsafe(model, name)
     options = session_options(threads)
-    if not integers:
+    if not integers and provider != "tensorrt":  # TensorRT makes its own choice, layer by layer
         # A gradient reads what lies before each rounding, so no layer becomes an integer kernel; onnxruntime would
         # still keep its weights as integers and dequantise them in every run, which took nine tenths of the time.
         options.add_session_config_entry("session.disable_quant_qdq", "1")

@@ -145,7 +145,7 @@ def measure(plan: DemoPlan, dataset: Dataset, folders: Folders, names: list[str]
 
 def write_images(dataset: Dataset, folder: Path) -> list[Path]:
     """Write a few held-out images as files, for commands that take files; return their paths."""
-    split = pipeline.held_out(dataset)
+    split = dataset.held_out()
     folder.mkdir(parents=True)
     paths = []
     for index in balanced_sample(split.labels, SHOWN_IMAGES):

@@ -21,7 +21,7 @@ from export.parity import check_parity, random_images
 from export.to_onnx import to_onnx, torch_gradient, torch_logits
 from toolkit import evaluation, models, pruning, runs, training
 from toolkit.adversarial import PgdConfig
-from toolkit.data import Dataset, Split
+from toolkit.data import Dataset
 from toolkit.recipes import TrainConfig
 from toolkit.runs import RunInfo
 from toolkit.training import Report, Trained
@@ -149,7 +149,7 @@ def export(run: Path, out: Path, audited: Audited | None = None, *, force: bool 
     audit_set = None
     if audited is not None:
         check_labels(info, audited.dataset)
-        split = held_out(audited.dataset)
+        split = audited.dataset.held_out()
         golden = normalize(split.take(balanced_sample(split.labels, GOLDEN_IMAGES)).images, info.input)
         sample = split.take(balanced_sample(split.labels, audited.images))
         audit_set = AuditSet(images=sample.images, labels=sample.labels)
@@ -176,7 +176,7 @@ def evaluate(run: Path, dataset: Dataset, attack: PgdConfig | None = None) -> Me
     """Measure ``run`` with PyTorch on the images of ``dataset`` that were held out."""
     model, info = runs.load(run)
     check_labels(info, dataset)
-    split = held_out(dataset)
+    split = dataset.held_out()
     counts = evaluation.count(model, info.variant.input_size)
     return Measured(
         run=str(run),
@@ -189,14 +189,6 @@ def evaluate(run: Path, dataset: Dataset, attack: PgdConfig | None = None) -> Me
         macs=counts.macs,
         sparsity=counts.sparsity,
     )
-
-
-def held_out(dataset: Dataset) -> Split:
-    """Return the images that no training saw: the test split, or where there is none the validation split."""
-    for split in (dataset.test, dataset.validation):
-        if len(split):
-            return split
-    raise InputError(f"{dataset.spec} holds out no images; choose another --split")
 
 
 def check_architecture(name: str) -> None:

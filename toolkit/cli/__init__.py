@@ -35,6 +35,9 @@ COMMANDS: dict[str, Command] = {
     "prune": Command("toolkit.cli.desktop:prune", "Prune a run into a new one.", needs=("torch",)),
     "evaluate": Command("toolkit.cli.desktop:evaluate", "Measure runs on held-out images.", needs=("torch",)),
     "export": Command("toolkit.cli.export:export", "Make a run or an ONNX file into a bundle.", needs=("onnx",)),
+    "calibrate": Command(
+        "toolkit.cli.calibrate:calibrate", "Add INT8 to a bundle, if its explanations survive.", needs=("onnx",)
+    ),
     "verify": Command(
         "toolkit.cli.runtime:verify",
         "Check a bundle and compute its golden set on this device.",

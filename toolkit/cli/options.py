@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from edge_runtime.manifest import FP32
 from edge_runtime.sessions import DEFAULT_PROVIDER, PROVIDERS
 
 Decorated = Callable[..., Any]
@@ -36,6 +37,10 @@ bundle_argument = click.argument("bundle", type=FOLDER)
 runtime_options = stack(
     click.option("--provider", default=DEFAULT_PROVIDER, show_default=True, help=f"One of: {', '.join(PROVIDERS)}."),
     click.option("--threads", type=int, help="CPU threads of one inference.  [default: all cores]"),
+)
+
+precision_option = click.option(
+    "--precision", default=FP32, show_default=True, help="One that the bundle holds; `calibrate` adds int8."
 )
 
 force_option = click.option("--force", is_flag=True, help="Replace an existing output.")

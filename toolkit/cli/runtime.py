@@ -13,27 +13,38 @@ from edge_runtime.errors import ProviderError, unknown
 from edge_runtime.explainer import DEFAULT_METHOD
 from edge_runtime.manifest import PRESETS, InputSpec
 from edge_runtime.path import METHODS
-from toolkit.cli.options import FILE, bundle_argument, examples, force_option, json_option, runtime_options
+from toolkit.cli.options import (
+    FILE,
+    bundle_argument,
+    examples,
+    force_option,
+    json_option,
+    precision_option,
+    runtime_options,
+)
 
 
 @click.command(
     epilog=examples("roadworthy verify bundles/natural", "roadworthy verify bundles/natural --provider cuda")
 )
 @bundle_argument
+@precision_option
 @runtime_options
 @json_option
-def verify(bundle: Path, provider: str, threads: int | None, as_json: bool) -> None:
+def verify(bundle: Path, precision: str, provider: str, threads: int | None, as_json: bool) -> None:
     """Check a bundle: every file's SHA-256, then the golden set computed on this device."""
     from edge_runtime.bundle import open_bundle
     from edge_runtime.self_test import self_test
 
     opened = open_bundle(bundle)
-    result = self_test(opened, provider, threads)
+    result = self_test(opened, provider, threads, precision=precision)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2))
     else:
         click.echo(f"{bundle}: {len(opened.manifest.files)} files as the manifest says, digest {opened.digest[:16]}")
-        click.echo(f"golden set on {provider}: {result.same_class} of {result.images} predictions as on the desktop")
+        click.echo(
+            f"golden set in {precision} on {provider}: {result.same_class} of {result.images} predictions as on the desktop"
+        )
         click.echo(f"logits        {result.logits:.1e} of the largest logit")
         for method, (median, largest) in result.attributions.items():
             click.echo(f"{method} gradients  {median:.1e} relative error (median), {largest:.1e} (largest)")
@@ -46,15 +57,18 @@ def verify(bundle: Path, provider: str, threads: int | None, as_json: bool) -> N
 )
 @bundle_argument
 @click.argument("images", nargs=-1, required=True, type=FILE)
+@precision_option
 @runtime_options
 @json_option
-def classify(bundle: Path, images: tuple[Path, ...], provider: str, threads: int | None, as_json: bool) -> None:
+def classify(
+    bundle: Path, images: tuple[Path, ...], precision: str, provider: str, threads: int | None, as_json: bool
+) -> None:
     """Classify image files with a bundle."""
     from edge_runtime.bundle import open_bundle
     from edge_runtime.classifier import Classifier
 
     opened = open_bundle(bundle)
-    classifier = Classifier(opened, provider, threads)
+    classifier = Classifier(opened, provider, threads, precision=precision)
     prediction = classifier.classify(load_images(images, opened.manifest.input))
     rows = [
         {
@@ -89,6 +103,7 @@ def classify(bundle: Path, images: tuple[Path, ...], provider: str, threads: int
 @click.option("--preset", help=f"Parameters: {', '.join(PRESETS)}.  [default: the bundle's own]")
 @click.option("--seed", default=0, show_default=True, help="Seed of SmoothGrad's noise.")
 @click.option("--chunk", type=int, help="Sample points of one engine run: bounds the memory.")
+@precision_option
 @runtime_options
 @force_option
 def explain(
@@ -100,6 +115,7 @@ def explain(
     preset: str | None,
     seed: int,
     chunk: int | None,
+    precision: str,
     provider: str,
     threads: int | None,
     force: bool,
@@ -111,7 +127,7 @@ def explain(
     from edge_runtime.preprocess import load_image
 
     opened = open_bundle(bundle)
-    explainer = Explainer(opened, provider, threads)
+    explainer = Explainer(opened, provider, threads, precision=precision)
     explanation = explainer.explain(
         load_images((image,), opened.manifest.input),
         method,

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_runtime.errors import InputError
+
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -76,6 +78,13 @@ class Dataset:
     mean: Channels = MEAN
     std: Channels = STD
     skipped: tuple[str, ...] = ()
+
+    def held_out(self) -> Split:
+        """Return the images that no training saw: the test split, or where there is none the validation split."""
+        for split in (self.test, self.validation):
+            if len(split):
+                return split
+        raise InputError(f"{self.spec} holds out no images; choose another --split")
 
     def describe(self) -> str:
         """Return one line for people: sizes, and how many damaged images were left out."""
