@@ -1,9 +1,9 @@
 """Where QuantizeLinear and DequantizeLinear pairs stand, so that engines run the layers in integers.
 
-A layer reads its input through a pair, its weights and bias through DequantizeLinear (int8 by channel; int32 with the
-product of both scales). A convolution's output has a pair too, because onnxruntime makes an integer convolution only of
-one that ends in QuantizeLinear; a matrix product may end in floating point. Everything else stays in floating point,
-sums of residual branches included: they cost little and lose most.
+A layer reads its input through a pair and its weights, int8 by channel, through DequantizeLinear; its bias is stored in
+floating point, as TensorRT demands, at a value that int32 holds. A convolution's output has a pair too, because
+onnxruntime makes an integer convolution only of one that ends in QuantizeLinear; a matrix product may end in floating
+point. Everything else stays in floating point, sums of residual branches included: they cost little and lose most.
 
 All zero points are 0, as TensorRT demands. Three facts about onnxruntime on x86 decide the rest (docs/int8.md):
 
@@ -123,7 +123,7 @@ class _Writer:
     def layer(self, node: onnx.NodeProto, layer: Layer, scales: Scales) -> None:
         """Write a layer with its pairs."""
         step = scales.source[layer.name]
-        weight = self._weight(layer, step)
+        weight, steps = self._weight(layer, step)
         quantised = onnx.NodeProto()
         quantised.CopyFrom(node)
         quantised.input[0] = self._source(layer, step)
@@ -133,6 +133,8 @@ class _Writer:
         if output is None:
             self._bias_apart(quantised)
             return
+        if layer.bias is not None:
+            quantised.input[2] = self._bias(layer, step * steps.astype(np.float64))
         if self._form is Form.GRADIENT and layer.settled != layer.output:
             self._pending[layer.settled] = output
         else:
@@ -189,8 +191,15 @@ class _Writer:
         self._nodes.append(helper.make_node("DequantizeLinear", [inner, *pair], [result], name=f"{prefix}/dequantize"))
         return result
 
-    def _weight(self, layer: Layer, step: np.float32) -> str:
-        """Return the dequantised weight."""
+    def _bias(self, layer: Layer, steps: Array) -> str:
+        """Return the bias as a multiple of the product of both steps, to which an integer kernel rounds it anyway."""
+        assert layer.bias is not None
+        bias = self._constants[layer.bias]
+        rounded = np.rint(bias.reshape(-1) / steps) * steps
+        return self._store(f"{layer.name}/bias/rounded", rounded.reshape(bias.shape).astype(np.float32))
+
+    def _weight(self, layer: Layer, step: np.float32) -> tuple[str, Array]:
+        """Return the dequantised weight, and its step by output channel."""
         weight = self._constants[layer.weight]
         bias = None if layer.bias is None else self._constants[layer.bias]
         steps = weight_steps(weight, layer.axis, bias, step)
@@ -202,7 +211,7 @@ class _Writer:
         ]
         value, name = f"{prefix}/value", f"{prefix}/dequantize"
         self._nodes.append(helper.make_node("DequantizeLinear", inputs, [value], name=name, axis=layer.axis))
-        return value
+        return value, steps
 
     def _zero(self, name: str, kind: type) -> str:
         return self._store(f"pairs/{name}", np.zeros((), kind))

@@ -54,7 +54,7 @@ def test_the_bundle_holds_both(made: tuple[Bundle, Calibrated], bundle: Bundle) 
     assert entry == result.precision
     assert (entry.method, entry.samples, entry.kept, entry.gate) == ("entropy", 40, (), OPEN)
     assert entry.data is not None and len(entry.data) == 64
-    assert entry.parity.images == 24 and entry.parity.same_class == 24 and entry.parity.logits < 0.02
+    assert entry.parity.images == 24 and entry.parity.same_class == 24 and entry.parity.logits < 0.05
     assert msgspec.json.decode(written.read(REPORT.format("int8")), type=Drift) == result.drift
 
 
