@@ -2,7 +2,8 @@
 
 On a map of 1 x 1 a padded 3 x 3 convolution uses its centre alone: eight ninths of the weights multiply zeros. A
 floating-point kernel that convolves directly skips them; onnxruntime's integer kernel unfolds the padded map into a
-matrix and reads every weight. At 32 x 32 the last stage of ResNet-18 is such a case and holds most of its weights.
+matrix and reads every weight. At 32 x 32 the last stage of ResNet-18 is such a case and holds most of its weights. Gradient graphs leave the same taps
+out by nodes (``export.gradients.dead_taps``); here the smaller kernel is stored, because it is what gets quantised.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import onnx
 from onnx import helper, numpy_helper
 
+from export.gradients.dead_taps import living_taps
 from export.gradients.prepare import Prepared
 from export.kinks import attributes
 
@@ -46,10 +48,10 @@ def _trim(p: Prepared, node: onnx.NodeProto, weight: onnx.TensorProto) -> int:
         stride = found.get("strides", [1] * axes)[axis]
         dilation = found.get("dilations", [1] * axes)[axis]
         taps = weight.dims[2 + axis]
-        used = _used_taps(taps, size[axis] or 0, out[axis] or 0, stride, dilation, pads[axis])
+        used = living_taps(taps, stride, dilation, pads[axis], size[axis] or 0, out[axis] or 0)
         begin = pads[axis] - used.start * dilation
         end = pads[axes + axis] - (taps - used.stop) * dilation
-        if begin < 0 or end < 0:
+        if not used or begin < 0 or end < 0:
             return 0  # part of the map is read by no tap; cutting would need negative padding
         pads[axis], pads[axes + axis] = begin, end
         kept.append(used)
@@ -66,9 +68,3 @@ def _trim(p: Prepared, node: onnx.NodeProto, weight: onnx.TensorProto) -> int:
     node.attribute.append(helper.make_attribute("pads", pads))
     node.attribute.append(helper.make_attribute("kernel_shape", array.shape[2:]))
     return before - int(array.size)
-
-
-def _used_taps(taps: int, size: int, out: int, stride: int, dilation: int, begin: int) -> range:
-    """Return the range from the first to the last tap that meets a pixel at any output position."""
-    reach = [t for t in range(taps) if any(0 <= o * stride - begin + t * dilation < size for o in range(out))]
-    return range(reach[0], reach[-1] + 1) if reach else range(taps)

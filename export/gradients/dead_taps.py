@@ -35,7 +35,7 @@ def _trimmed(p: Prepared, b: Builder, node: onnx.NodeProto) -> onnx.NodeProto:
     strides, dilations, begin = geometry(op, 2, kernel)
     size, out = op.shape()[2:], op.output_shape[2:]
     kept = [
-        _living(k, s, d, start, n or 0, o or 0)
+        living_taps(k, s, d, start, n or 0, o or 0)
         for k, s, d, start, n, o in zip(kernel, strides, dilations, begin, size, out, strict=True)
     ]
     first, shape = [taps.start for taps in kept], [len(taps) for taps in kept]
@@ -59,7 +59,7 @@ def _trimmed(p: Prepared, b: Builder, node: onnx.NodeProto) -> onnx.NodeProto:
     )
 
 
-def _living(kernel: int, stride: int, dilation: int, begin: int, size: int, out: int) -> range:
+def living_taps(kernel: int, stride: int, dilation: int, begin: int, size: int, out: int) -> range:
     """Return the range of taps from the first to the last that meets the input, as far as padding stays positive."""
     met = [k for k in range(kernel) if any(0 <= o * stride - begin + k * dilation < size for o in range(out))]
     if not met:

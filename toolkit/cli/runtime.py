@@ -42,9 +42,8 @@ def verify(bundle: Path, precision: str, provider: str, threads: int | None, as_
         click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2))
     else:
         click.echo(f"{bundle}: {len(opened.manifest.files)} files as the manifest says, digest {opened.digest[:16]}")
-        click.echo(
-            f"golden set in {precision} on {provider}: {result.same_class} of {result.images} predictions as on the desktop"
-        )
+        same = f"{result.same_class} of {result.images} predictions as on the desktop"
+        click.echo(f"golden set in {precision} on {provider}: {same}")
         click.echo(f"logits        {result.logits:.1e} of the largest logit")
         for method, (median, largest) in result.attributions.items():
             click.echo(f"{method} gradients  {median:.1e} relative error (median), {largest:.1e} (largest)")
