@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -95,3 +96,18 @@ def test_audit(bundle: Path, tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     result = json.loads((tmp_path / "audit" / "audit.json").read_text())
     assert result["images"] == 8
+
+
+def test_the_vehicle_loop_replays_a_folder(bundle: Path, tmp_path: Path) -> None:
+    signs = tmp_path / "signs"
+    signs.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(12):
+        Image.fromarray(generator.integers(0, 256, (40, 36, 3), dtype=np.uint8)).save(signs / f"{number}.png")
+    arguments = ["--source", str(signs), "--log", str(tmp_path / "audit.db"), "--no-live", "--every", "4", "--json"]
+    finished = roadworthy("audit", str(bundle), *arguments)
+    assert finished.returncode == 0, finished.stderr
+    summary = json.loads(finished.stdout)
+    assert summary["counts"]["processed"] == 12
+    assert summary["audits"]["vg"] == 3
+    assert roadworthy("log", "verify", str(tmp_path / "audit.db")).returncode == 0

@@ -27,7 +27,8 @@ class Stage:
     """Milliseconds of one stage: the newest SAMPLES, and a histogram of all."""
 
     def __init__(self) -> None:
-        self._values = np.zeros(SAMPLES)
+        # Written to, so that the memory is taken now and not page by page over the first half hour.
+        self._values = np.full(SAMPLES, 0.0)
         self._count = 0
         self._histogram = [0] * (len(EDGES) + 1)
         self._total = 0.0
@@ -124,6 +125,11 @@ class Board:
         """Return the histogram of every stage."""
         with self._lock:
             return {name: stage.histogram() for name, stage in self._stages.items()}
+
+    def samples(self, stage: str) -> NDArray[np.float64]:
+        """Return the newest milliseconds of a stage, oldest first; empty where it never ran."""
+        with self._lock:
+            return self._stages[stage].newest(SAMPLES) if stage in self._stages else np.zeros(0)
 
     def latency(self, samples: int = SAMPLES) -> dict[str, LatencySummary]:
         """Return statistics of the newest ``samples`` of every stage.

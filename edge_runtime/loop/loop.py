@@ -16,7 +16,7 @@ from edge_runtime.errors import ProviderError, RoadworthyError
 from edge_runtime.live import LiveStatus, LiveWriter, Series
 from edge_runtime.log import AuditLog, FrameRecord
 from edge_runtime.loop.audits import Auditor, Sample
-from edge_runtime.loop.board import LIVE_SAMPLES, Pictures
+from edge_runtime.loop.board import LIVE_SAMPLES, Board, Pictures
 from edge_runtime.loop.engine import Engine, HangingError
 from edge_runtime.loop.housekeeper import Housekeeper, Window
 from edge_runtime.loop.keeper import LogKeeper
@@ -70,6 +70,11 @@ class VehicleLoop:
         self._images = self._taken = 0
         self._started_wall, self._started = time.time(), time.monotonic()
         self._state, self._message, self._ended = "starting", "", ""
+
+    @property
+    def board(self) -> Board:
+        """What the loop collects: every latency sample, series, events."""
+        return self._board
 
     def stop(self, reason: str) -> None:
         """Ask the loop to end; safe from any thread and from a signal handler."""

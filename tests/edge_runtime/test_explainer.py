@@ -16,6 +16,7 @@ from edge_runtime.explainer import MAX_SAMPLES, Explainer, even_step
 from edge_runtime.manifest import PRESETS, ExplainerPreset
 from edge_runtime.path import METHODS, Noise, baseline_image, sample_path
 from edge_runtime.preprocess import normalize
+from edge_runtime.sessions import run_session
 from export.bundle import Contents, write_bundle
 from tests.edge_runtime.tiny_bundle import (
     CLASSES,
@@ -96,6 +97,29 @@ def test_no_engine_run_exceeds_the_chunk(tiny: Bundle) -> None:
     explainer.explain(BATCH, "sg", target=0, chunk=12)
     assert max(sizes) <= 12
     assert sum(sizes) == 5 * (50 + 1)
+
+
+@pytest.mark.parametrize("method", ["vg", "ig", "sg"])
+def test_steps_pause_before_every_engine_run(tiny: Bundle, method: str) -> None:
+    runs = 0
+
+    def counted(*arguments: object) -> list[NDArray[np.float32]]:
+        nonlocal runs
+        runs += 1
+        return run_session(*arguments)  # type: ignore[arg-type]
+
+    explainer = Explainer(tiny, threads=1, run=counted)
+    image = normalize(images(1), SPEC)
+    whole = explainer.explain(image, method, target=1, seed=4, chunk=7)
+    runs, pauses = 0, 0
+    steps = explainer.explain_steps(image, method, target=1, seed=4, chunk=7)
+    with pytest.raises(StopIteration) as stop:
+        while True:
+            next(steps)
+            assert runs == pauses
+            pauses += 1
+    assert runs == pauses == {"vg": 1, "ig": 8, "sg": 8}[method]
+    assert np.array_equal(stop.value.value.attribution, whole.attribution)
 
 
 @pytest.mark.parametrize("method", METHODS)

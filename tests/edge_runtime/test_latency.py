@@ -15,6 +15,15 @@ def test_known_samples() -> None:
     assert (found.p50, found.p90, found.p95, found.p99, found.p999) == (500, 900, 950, 990, 999)
 
 
+def test_without_intervals_the_statistics_are_the_same() -> None:
+    samples = np.random.default_rng(0).random(50)
+    quick, full = summarize(samples, intervals=False), summarize(samples)
+    assert quick.intervals == {}
+    assert (quick.count, quick.mean, quick.p50, quick.p999, quick.max) == (
+        full.count, full.mean, full.p50, full.p999, full.max,
+    )  # fmt: skip
+
+
 def test_an_outlier_is_never_clipped() -> None:
     samples = np.ones(100)
     samples[40] = 5000.0

@@ -18,11 +18,13 @@ from edge_runtime.metrics import (
     completeness_gap,
     gini,
     gradient_norm,
+    image_areas,
     impute,
     max_sensitivity,
     rank_correlation,
     reduce_channels,
     road,
+    road_steps,
     seed_stability,
 )
 
@@ -233,6 +235,32 @@ def test_morf_falls_before_lerf():
     low, high = morf.auc_interval()
     assert low < morf.auc < high
     assert (morf.accuracy_interval()[0] <= morf.accuracy).all()
+
+
+@pytest.mark.parametrize("order", ["morf", "lerf"])
+def test_steps_give_the_same_curve_level_by_level(order):
+    images, saliency, labels = signs(5)
+    levels = (0, 12.5, 25, 50, 100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # at 100 percent every pixel is lost
+        whole = road(brightest, images, saliency, labels, levels, order, seed=3)
+        steps = road_steps(images, saliency, labels, levels, order, seed=3)
+        batch, count = next(steps), 1
+        with pytest.raises(StopIteration) as stop:
+            while True:
+                assert batch.shape == images.shape
+                batch, count = steps.send(brightest(batch)), count + 1
+    assert count == len(levels)
+    assert (stop.value.value.correct == whole.correct).all()
+    np.testing.assert_allclose(stop.value.value.probability, whole.probability, atol=1e-3)
+
+
+def test_the_mean_of_the_images_areas_is_the_area_between_the_curves():
+    images, saliency, labels = signs(12)
+    morf, lerf = (road(brightest, images, saliency, labels, (0, 10, 50, 90), order) for order in ("morf", "lerf"))
+    areas = image_areas(morf, lerf)
+    assert areas.shape == (12,)
+    assert areas.mean() == pytest.approx(combined(morf, lerf))
 
 
 def test_batch_and_order_of_images_change_nothing():

@@ -46,7 +46,8 @@ def contents(**changes: Any) -> Contents:
 
 def audit_images() -> AuditSet:
     generator = np.random.default_rng(0)
-    return AuditSet(generator.integers(0, 256, (10, 32, 32, 3), dtype=np.uint8), generator.integers(0, 5, 10))
+    # Every class twice: whatever an untrained network says of noise, some of it is right.
+    return AuditSet(generator.integers(0, 256, (10, 32, 32, 3), dtype=np.uint8), np.arange(10) % 5)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,20 @@ def test_opens_with_the_device_runtime(written: Path) -> None:
         ("ig", "sg", "vg"), (4, 3, 32, 32)
     )
     assert len(bundle.audit_set().images) == 10
+
+
+def test_baselines_of_every_measure_that_the_vehicle_watches(written: Path) -> None:
+    baselines = open_bundle(written).manifest.baselines
+    assert len(baselines.confidence) == 10
+    assert all(0 < value <= 1 for value in baselines.confidence)
+    assert {method: len(values) for method, values in baselines.gini.items()} == {"vg": 10, "ig": 10, "sg": 10}
+    assert baselines.road
+    for road in baselines.road.values():
+        # The curves' images are those that were classified correctly; their mean area is that between the curves.
+        assert len(road.areas) == round(10 * (baselines.accuracy or 0))
+        widths = np.diff(road.percentages) / (road.percentages[-1] - road.percentages[0])
+        both = [float((np.add(curve[1:], curve[:-1]) / 2 * widths).sum()) for curve in (road.lerf, road.morf)]
+        assert np.mean(road.areas) == pytest.approx((both[0] - both[1]) / 2)
 
 
 def test_self_test_reproduces_the_golden_set(written: Path) -> None:

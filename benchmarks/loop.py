@@ -1,0 +1,325 @@
+"""The vehicle loop on VGG-16 at 32x32: what auditing costs, how old frames get, what an hour leaves behind.
+
+    python -m benchmarks.loop                 everything (most of an hour); records benchmarks/results/loop.json
+    python -m benchmarks.loop auditing        one part (auditing, placement, overload, hour), printed only
+    python -m benchmarks.loop --quick         every part for seconds, printed only: does it run?
+
+Frames are noise of the size of a crop, made before the clock starts; the loop runs as `roadworthy audit --source` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.common import record
+from benchmarks.runtime import make_bundle
+from edge_runtime.bundle import Bundle
+from edge_runtime.classifier import Classifier
+from edge_runtime.explainer import Explainer
+from edge_runtime.log import AuditLog
+from edge_runtime.log.frames import identity_of
+from edge_runtime.loop import GROUP, EngineOptions, LadderOptions, LoopOptions, ScheduleOptions, VehicleLoop
+from edge_runtime.loop.schedule import Gaps
+from edge_runtime.sources.frame import Frame, Report
+from edge_runtime.workload import benchmark_images
+
+MODEL = "vgg16@32"
+RATE = 30.0
+CROP = 48  # pixels: about the size of a sign on the road
+PICTURES = 256
+OVERLOAD = 10
+HOUR = 108_000
+LOG_BYTES = 64 << 20
+# A ladder that never moves: what is measured is the work, not its absence.
+NO_LADDER = LadderOptions(target_ms=1e9, hot_celsius=1e9)
+ALONE = ScheduleOptions(methods=(), road_images=0)
+SCHEDULES: dict[str, ScheduleOptions] = {
+    "classification alone": ALONE,
+    "VG on every 10th": ScheduleOptions(methods=("vg",), road_images=0),
+    "VG on every 10th, IG, SG and ROAD by budget": ScheduleOptions(),
+}
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much is measured."""
+
+    rounds: int = 20
+    block_frames: int = 300
+    overload_frames: int = 20_000
+    hour_frames: int = HOUR
+
+
+QUICK = Extent(rounds=1, block_frames=60, overload_frames=500, hour_frames=300)
+
+
+@dataclass
+class Paced:
+    """The same pictures again and again: ``rate`` frames a second, live, or as fast as they are taken (None)."""
+
+    pictures: NDArray[np.uint8]
+    count: int
+    rate: float | None
+    name: str = "paced"
+    failed: int = 0
+    each: Callable[[int], None] = field(default=lambda number: None)
+
+    @property
+    def live(self) -> bool:
+        return self.rate is not None
+
+    def frames(self, report: Report, stopping: Callable[[], bool]) -> Iterator[Frame]:
+        start = time.monotonic()
+        for number in range(self.count):
+            if stopping():
+                return
+            if self.rate is not None:
+                # A source that fell behind goes on from now: a camera never delivers its past in a burst.
+                start = max(start, time.monotonic() - (number + 1) / self.rate)
+                wait = start + number / self.rate - time.monotonic()
+                if wait > 0:
+                    time.sleep(wait)
+            self.each(number)
+            yield Frame(str(number), self.pictures[number % len(self.pictures)], captured_ns=time.monotonic_ns())
+
+    def __enter__(self) -> Paced:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Nothing is open."""
+
+
+def pictures() -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (PICTURES, CROP, CROP, 3), np.uint8)
+
+
+def run_loop(bundle: Bundle, source: Paced, schedule: ScheduleOptions, log: Path | None = None) -> VehicleLoop:
+    """Run one loop to its end, logging like a vehicle where a ``log`` is named."""
+    options = LoopOptions(engine=EngineOptions(timeout=60.0), schedule=schedule, ladder=NO_LADDER)
+    opened = None
+    if log is not None:
+        opened = AuditLog(log, identity_of(bundle, provider="cpu"), max_bytes=LOG_BYTES, group=GROUP)
+    loop = VehicleLoop(bundle, source, options, log=opened)
+    summary = loop.run()
+    counts = summary.counts
+    assert counts.produced == counts.processed + counts.dropped + counts.failed and not counts.failed, counts
+    assert summary.problem is None, summary.problem
+    return loop
+
+
+def auditing(bundle: Bundle, folder: Path, extent: Extent) -> Iterator[dict[str, Any]]:
+    """Yield classification and age at 30 frames a second, with and without auditing, in blocks taking turns."""
+    shown = pictures()
+    stages: dict[str, dict[str, list[NDArray[np.float64]]]] = {name: {"classify": [], "age": []} for name in SCHEDULES}
+    audits: dict[str, dict[str, int]] = {}
+    for number in range(extent.rounds):
+        # The order turns with every round, so that none always follows the same other.
+        names = list(SCHEDULES)
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            log = folder / f"auditing-{number}-{len(audits)}-{abs(hash(name))}.db"
+            loop = run_loop(bundle, Paced(shown, extent.block_frames, RATE), SCHEDULES[name], log)
+            for stage, blocks in stages[name].items():
+                blocks.append(loop.board.samples(stage))
+            done = audits.setdefault(name, {})
+            for kind, count in loop.summary().audits.items():
+                done[kind] = done.get(kind, 0) + count
+    base = {stage: np.concatenate(blocks) for stage, blocks in stages["classification alone"].items()}
+    for name, found in stages.items():
+        row: dict[str, Any] = {"measure": "auditing", "what": name, "frames_per_second": RATE}
+        for stage, blocks in found.items():
+            samples = np.concatenate(blocks)
+            row |= {f"{stage}_{key}_ms": value for key, value in percentiles(samples).items()}
+            row[f"{stage}_p99_ratio"] = round(p99(samples) / p99(base[stage]), 4)
+            low, high = ratio_interval(blocks, stages["classification alone"][stage])
+            row[f"{stage}_p99_ratio_interval"] = [round(low, 4), round(high, 4)]
+        yield {**row, "samples": len(samples), "audits": audits[name]}
+
+
+def placement(bundle: Bundle, folder: Path, extent: Extent) -> Iterator[dict[str, Any]]:
+    """Yield classification with VG on every 10th frame in the gaps, or in a second thread of low priority.
+
+    Bare sessions without the loop around them: the comparison that its design rests on.
+    """
+    classifier, image = Classifier(bundle), benchmark_images(bundle, 1)
+    explainers = {"slices": Explainer(bundle, classifier=classifier), "thread": Explainer(bundle, threads=1)}
+    samples: dict[str, list[float]] = {"none": [], "slices": [], "thread": []}
+    ages: dict[str, list[float]] = {name: [] for name in samples}
+    for _ in range(5):
+        classifier.predict(image)
+        for explainer in explainers.values():
+            explainer.explain(image, "vg", 1)
+    for number in range(extent.rounds):
+        names = list(samples)
+        for name in names[number % 3 :] + names[: number % 3]:
+            with explaining(name, explainers, image) as (now, between):
+                start = time.perf_counter()
+                for frame in range(extent.block_frames):
+                    due = start + frame / RATE
+                    between(due)
+                    time.sleep(max(0.0, due - time.perf_counter()))
+                    begin = time.perf_counter()
+                    classifier.predict(image)
+                    done = time.perf_counter()
+                    samples[name].append(1e3 * (done - begin))
+                    ages[name].append(1e3 * (done - due))
+                    if frame % 10 == 0:
+                        now()
+    for name in samples:
+        row = {f"classify_{key}_ms": value for key, value in percentiles(np.asarray(samples[name])).items()}
+        row |= {f"age_{key}_ms": value for key, value in percentiles(np.asarray(ages[name])).items()}
+        yield {"measure": "placement", "what": name, "samples": len(samples[name]), **row}
+
+
+@contextlib.contextmanager
+def explaining(
+    name: str, explainers: dict[str, Explainer], image: NDArray[np.float32]
+) -> Iterator[tuple[Callable[[], None], Callable[[float], None]]]:
+    """Yield what to call when an explanation is due, and what to call before waiting for the frame of a given time."""
+    due, closing, gaps = threading.Event(), threading.Event(), Gaps()
+
+    def between(until: float) -> None:
+        if name == "slices" and due.is_set() and gaps.fits("vg", until - time.perf_counter()):
+            due.clear()
+            begin = time.perf_counter()
+            explainers[name].explain(image, "vg", 1)
+            gaps.took("vg", time.perf_counter() - begin)
+
+    def work() -> None:
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        while not closing.is_set():
+            if due.wait(0.1):
+                due.clear()
+                explainers[name].explain(image, "vg", 1)
+
+    thread = threading.Thread(target=work)
+    if name == "thread":
+        thread.start()
+    try:
+        yield due.set, between
+    finally:
+        closing.set()
+        if name == "thread":
+            thread.join()
+
+
+def overload(bundle: Bundle, folder: Path, extent: Extent) -> Iterator[dict[str, Any]]:
+    """Yield the age of processed frames when ten times as many come as can be classified, in inference times."""
+    shown = pictures()
+    alone = run_loop(bundle, Paced(shown, max(200, extent.overload_frames // 100), None), ALONE)
+    serving = alone.board.samples("preprocess") + alone.board.samples("classify")
+    inference = float(np.median(serving))
+    for name, schedule in SCHEDULES.items():
+        source = Paced(shown, extent.overload_frames, OVERLOAD * 1e3 / inference)
+        loop = run_loop(bundle, source, schedule, folder / f"overload-{abs(hash(name))}.db")
+        summary, ages = loop.summary(), loop.board.samples("age")
+        own = float(np.median(loop.board.samples("preprocess") + loop.board.samples("classify")))
+        yield {
+            "measure": "overload",
+            "what": name,
+            "frames_per_second": round(summary.counts.produced / summary.seconds, 1),
+            "processed_per_second": round(summary.counts.processed / summary.seconds, 1),
+            "inference_ms": round(own, 3),
+            "inference_unloaded_ms": round(inference, 3),
+            **{f"age_{key}_ms": value for key, value in percentiles(ages).items()},
+            "age_p99_in_inferences": round(p99(ages) / own, 3),
+            "share_under_two_inferences": round(float(np.mean(ages < 2 * own)), 5),
+            "audits": summary.audits,
+        }
+
+
+def hour(bundle: Bundle, folder: Path, extent: Extent) -> Iterator[dict[str, Any]]:
+    """Yield memory, descriptors and threads over an hour's worth of frames, as fast as they are processed."""
+    found: list[tuple[int, float, int, int]] = []
+    step = max(1, extent.hour_frames // 200)
+
+    def look(number: int) -> None:
+        if number % step == 0:
+            if number % (10 * step) == 0:
+                gc.collect()
+            found.append((number, resident_mib(), len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))))
+
+    source = Paced(pictures(), extent.hour_frames, None, each=look)
+    schedule = replace(ScheduleOptions(), costly_every=100)
+    loop = run_loop(bundle, source, schedule, folder / "hour.db")
+    summary = loop.summary()
+    # Caches fill up in the beginning; the log needs the first half to reach its cap and begin to evict.
+    late = [row for row in found if row[0] >= extent.hour_frames // 2]
+    frames, memory = np.asarray([row[0] for row in late]), np.asarray([row[1] for row in late])
+    yield {
+        "measure": "hour",
+        "what": f"{extent.hour_frames} frames, logged",
+        "seconds": round(summary.seconds, 1),
+        "frames_per_second": round(summary.counts.processed / summary.seconds, 1),
+        "rss_mib": [round(found[0][1], 2), round(late[0][1], 2), round(late[-1][1], 2)],
+        "rss_slope_mib_per_hour": round(float(np.polyfit(frames, memory, 1)[0]) * HOUR, 3),
+        "descriptors": [min(row[2] for row in late), max(row[2] for row in late)],
+        "threads": [min(row[3] for row in late), max(row[3] for row in late)],
+        "audits": summary.audits,
+    }
+
+
+def percentiles(samples: NDArray[np.float64]) -> dict[str, float]:
+    """Return rounded percentiles of milliseconds, and the maximum."""
+    found = np.quantile(samples, [0.5, 0.95, 0.99, 1], method="inverted_cdf")
+    return dict(zip(("p50", "p95", "p99", "max"), (round(float(value), 3) for value in found), strict=True))
+
+
+def p99(samples: NDArray[np.float64]) -> float:
+    return float(np.quantile(samples, 0.99, method="inverted_cdf"))
+
+
+def ratio_interval(
+    blocks: list[NDArray[np.float64]], base: list[NDArray[np.float64]], resamples: int = 500
+) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of the ratio of p99s, over rounds: both of a round met the same neighbours."""
+    generator = np.random.default_rng(0)
+    ratios = []
+    for _ in range(resamples):
+        drawn = generator.integers(0, len(blocks), len(blocks))
+        ratios.append(p99(np.concatenate([blocks[i] for i in drawn])) / p99(np.concatenate([base[i] for i in drawn])))
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+PARTS = {"auditing": auditing, "placement": placement, "overload": overload, "hour": hour}
+
+
+def main(arguments: list[str]) -> None:
+    """Run the parts named, or all and record, with the load that other processes made beforehand."""
+    load = round(os.getloadavg()[0], 2)
+    extent = QUICK if "--quick" in arguments else Extent()
+    parts = [name for name in arguments if name != "--quick"]
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        bundle = make_bundle(MODEL, folder)
+        for part in parts or PARTS:
+            for row in partial(PARTS[part], bundle, folder)(extent):
+                rows.append(row)
+                print(row, flush=True)
+    if not arguments:
+        print(record("loop", rows, load_average=load))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
