@@ -2,9 +2,9 @@
 
     python -m benchmarks.drift [FOLDER]
 
-FOLDER holds GTSRB's ``test_sample.npz`` and, beside it, ``lisa/test.npz`` for the foreign signs; without it, they are
-looked for as by ``benchmarks.gtsrb``. A small network is trained on 1,000 of the images for a minute or two, exported
-with its baselines, and the loop replays the others, every image explained.
+FOLDER holds GTSRB's ``train.npz`` and ``test_sample.npz`` and, beside it, ``lisa/test.npz`` for the foreign signs;
+without it, they are looked for as by ``benchmarks.gtsrb``. A small network is trained for minutes on a tenth of the
+training images, exported with its baselines on some of the test images, and the loop replays others, all explained.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from toolkit import pipeline, recipes
 from toolkit.data import load
 
 Images = NDArray[np.uint8]
-TRAINING, PHASE, AUDIT_IMAGES = 1000, 200, 200
-ARCHITECTURE, WIDTH, EPOCHS = "vgg_small", 0.5, 12
-# Every image explained, and every fourth measured by ROAD: phases stay short.
-SCHEDULE = ScheduleOptions(methods=("vg",), every=1, road_images=10, road_window=40)
+TRAINING, HELD_OUT, AUDIT_IMAGES, PHASE = 4000, 400, 200, 400
+ARCHITECTURE, WIDTH, EPOCHS = "vgg_small", 0.5, 6
+# Every image explained, and every second measured by ROAD: phases stay short.
+SCHEDULE = ScheduleOptions(methods=("vg",), every=1, road_images=20, road_window=40)
 
 
 def usual(images: Images, foreign: Images) -> Images:
@@ -72,31 +72,41 @@ PHASES: dict[str, Callable[[Images, Images], Images]] = {
 
 @dataclass(frozen=True)
 class Signs:
-    """Images [N, 32, 32, 3] and labels [N] of GTSRB, and foreign images."""
+    """GTSRB's images [N, 32, 32, 3] and labels [N] to train on and to hold out; images to drive past; foreign ones."""
 
-    images: Images
-    labels: NDArray[np.int64]
+    train: tuple[Images, NDArray[np.int64]]
+    held_out: tuple[Images, NDArray[np.int64]]
+    passed: Images
     foreign: Images
 
 
 def read_signs(folder: Path) -> Signs:
-    """Read ``test_sample.npz`` of GTSRB and LISA's ``test.npz``, shuffled by a fixed seed."""
-    with np.load(folder / "test_sample.npz") as file:
-        order = np.random.default_rng(0).permutation(len(file["images"]))
-        images, labels = file["images"][order], file["labels"][order]
-    with np.load(folder.parent / "lisa" / "test.npz") as file:
-        foreign = file["images"][np.random.default_rng(1).permutation(len(file["images"]))]
-    return Signs(images, labels.astype(np.int64), foreign)
+    """Read and shuffle the files, each by a fixed seed."""
+    train, train_labels = shuffled(folder / "train.npz", seed=0)
+    test, test_labels = shuffled(folder / "test_sample.npz", seed=1)
+    return Signs(
+        train=(train[:TRAINING], train_labels[:TRAINING]),
+        held_out=(test[:HELD_OUT], test_labels[:HELD_OUT]),
+        passed=test[HELD_OUT:],
+        foreign=shuffled(folder.parent / "lisa" / "test.npz", seed=2)[0][:PHASE],
+    )
+
+
+def shuffled(path: Path, seed: int) -> tuple[Images, NDArray[np.int64]]:
+    """Return the images and labels of a file in an order of the seed's."""
+    with np.load(path) as file:
+        images, labels = file["images"], file["labels"]
+    order = np.random.default_rng(seed).permutation(len(images))
+    return images[order], labels[order].astype(np.int64)
 
 
 def make_bundle(signs: Signs, folder: Path) -> Bundle:
-    """Train on the first images, export with an audit set of the next ones, as `roadworthy export` does."""
-    names = np.array([f"class {number}" for number in range(int(signs.labels.max()) + 1)])
-    parts = {"train": slice(0, TRAINING), "test": slice(TRAINING, TRAINING + 2 * AUDIT_IMAGES)}
+    """Train, and export with an audit set of the images held out, as `roadworthy export` does."""
+    names = np.array([f"class {number}" for number in range(int(signs.train[1].max()) + 1)])
     data = folder / "data"
     data.mkdir()
-    for name, part in parts.items():
-        np.savez(data / f"{name}.npz", images=signs.images[part], labels=signs.labels[part], names=names)
+    for name, (images, labels) in {"train": signs.train, "test": signs.held_out}.items():
+        np.savez(data / f"{name}.npz", images=images, labels=labels, names=names)
     dataset = load(f"npz:{data}")
     config = replace(
         recipes.preset("fast", architecture=ARCHITECTURE, dataset=dataset.name), epochs=EPOCHS, device="cpu"
@@ -107,13 +117,12 @@ def make_bundle(signs: Signs, folder: Path) -> Bundle:
 
 def drive(bundle: Bundle, signs: Signs, folder: Path) -> list[dict[str, Any]]:
     """Replay the phases from files; return one row per phase: events, state and means of every measure at its end."""
-    rest = signs.images[TRAINING + 2 * AUDIT_IMAGES :]
     generator = np.random.default_rng(2)
     frames = folder / "frames"
     frames.mkdir()
     for number, (name, change) in enumerate(PHASES.items()):
-        drawn = rest[generator.permutation(len(rest))[:PHASE]]
-        for index, image in enumerate(change(drawn, signs.foreign[:PHASE])):
+        drawn = signs.passed[generator.permutation(len(signs.passed))[:PHASE]]
+        for index, image in enumerate(change(drawn, signs.foreign)):
             Image.fromarray(image).save(frames / f"{number}-{name.replace(' ', '-')}-{index:04}.png")
     log = AuditLog(folder / "audit.db", identity_of(bundle, provider="cpu"), group=GROUP)
     options = LoopOptions(engine=EngineOptions(threads=1, timeout=60.0), schedule=SCHEDULE)
@@ -148,8 +157,8 @@ def rows(log: Path) -> list[dict[str, Any]]:
 
 
 def main(folder: Path) -> None:
-    if not (folder / "test_sample.npz").is_file() or not (folder.parent / "lisa" / "test.npz").is_file():
-        print(f"skipped: no GTSRB in {folder} with LISA beside it")
+    if not (folder / "train.npz").is_file() or not (folder.parent / "lisa" / "test.npz").is_file():
+        print(f"skipped: no GTSRB as .npz in {folder} with LISA beside it")
         return
     torch.set_num_threads(1)
     signs = read_signs(folder)

@@ -100,8 +100,8 @@ class DriftOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     value: a camera sees the same sign in many frames in a row, whose values say less than those of different signs.
     """
 
-    window: Annotated[int, msgspec.Meta(ge=8)] = 50
-    stride: Positive = 10
+    window: Annotated[int, msgspec.Meta(ge=8)] = 100
+    stride: Positive = 20
     threshold: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 1e-5
     returned: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 1e-2
     thin: Positive = 1

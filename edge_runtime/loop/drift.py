@@ -3,7 +3,7 @@
 False alarms: one test of values from the baseline's own distribution calls drift with a probability of at most
 ``threshold``, for the p-value is exact (and with ties too large, never too small). Overlapping windows make successive
 tests dependent, but not their expected number: in N values there are N / stride tests, hence at most
-threshold * N / stride false alarms in expectation, whatever the dependence between tests. The defaults allow one in a
+threshold * N / stride false alarms in expectation, whatever the dependence between tests. The defaults allow one in two
 million values. Values of successive frames that show the same sign are no independent draws, which no test can make up
 for; ``thin`` is the remedy.
 """
