@@ -52,16 +52,18 @@ def frame_record(
     explanations: Sequence[Explanation] = (),
     index: int = 0,
     image: NDArray[np.uint8] | None = None,
+    problems: Sequence[str] = (),
     **fields: Any,
 ) -> FrameRecord:
     """Return the record of image ``index`` of a batch; ``image`` uint8 [H, W, 3] becomes its thumbnail.
 
     The first explanation gives the saliency thumbnail. What is not finite is left out and flagged: a class without
-    probability, an attribution without measures. ``fields`` are FrameRecord's further ones (latency_ms, device, road).
+    probability, an attribution without measures. ``problems`` become flags as well: what was wrong with the frame and
+    mended. ``fields`` are FrameRecord's further ones (latency_ms, device, road).
     """
     from edge_runtime.metrics import gini, gradient_norm
 
-    flags = [] if prediction.valid[index] else ["logits: not finite"]
+    flags = [*problems, *([] if prediction.valid[index] else ["logits: not finite"])]
     target = int(prediction.target[index]) if prediction.valid[index] else None
     readings: dict[Method, ExplainerReading] = {}
     saliency, saliency_method = None, None

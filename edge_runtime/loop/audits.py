@@ -31,7 +31,7 @@ class Sample:
     """One classified image: of the model's size, as pixels uint8 [H, W, 3] and normalised float32 [1, C, H, W].
 
     ``prediction`` is of this image alone; ``number`` counts classified images from 0; ``truth`` is the label that the
-    source knows.
+    source knows, ``problems`` what was wrong with its frame and mended.
     """
 
     frame_id: str
@@ -42,6 +42,7 @@ class Sample:
     latency_ms: dict[str, float]
     box: tuple[int, int, int, int] | None = None
     truth: str | None = None
+    problems: tuple[str, ...] = ()
 
 
 @dataclass

@@ -214,6 +214,7 @@ class VehicleLoop:
                     latency_ms=dict(latency),
                     box=boxes[index] if boxes else None,
                     truth=frame.boxes[index].label if boxes else None,
+                    problems=frame.problems,
                 )
             )
             self._images += 1

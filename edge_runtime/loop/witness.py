@@ -149,6 +149,7 @@ class Witness:
             road=held.road,
             box=sample.box,
             truth=sample.truth,
+            problems=sample.problems,
             device=device if fresh else None,
         )
         self.keeper.append(record if pictured else msgspec.structs.replace(record, saliency=None))

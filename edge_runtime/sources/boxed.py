@@ -9,6 +9,8 @@ from edge_runtime.errors import InputError
 from edge_runtime.sources.boxes import BoxTable, Corners, fit
 from edge_runtime.sources.frame import BOXES, FAILED, RESIZED, Frame, Report, Source
 
+MOST_PROBLEMS = 8  # of one frame; its record in the log has to stay small
+
 
 class BoxedSource:
     """The frames of ``source`` that ``table`` has boxes for; the others show no sign and are left out, and counted.
@@ -56,7 +58,10 @@ class BoxedSource:
         if unused:
             count = sum(len(self._table[name]) for name in unused)
             first = next(iter(unused))
-            report(BOXES, f"{count} boxes of {self._origin} belong to {len(unused)} unknown frames; first: {first!r}")
+            report(
+                BOXES,
+                f"{count} boxes of {self._origin} belong to {len(unused)} frames that did not come; first: {first!r}",
+            )
 
     def __enter__(self) -> BoxedSource:
         self._source.__enter__()
@@ -139,7 +144,9 @@ class CroppedSource:
 
 
 def with_boxes(frame: Frame, corners: list[Corners]) -> Frame:
-    """Return the frame with those of the boxes that fit it, and a problem for each of the others."""
+    """Return the frame with those of the boxes that fit it, and problems for the others, MOST_PROBLEMS of them told."""
     height, width = frame.image.shape[:2]
     boxes, problems = fit(corners, width, height)
+    if len(problems) > MOST_PROBLEMS:
+        problems = (*problems[:MOST_PROBLEMS], f"{len(problems) - MOST_PROBLEMS} more problems with boxes")
     return replace(frame, boxes=boxes, problems=frame.problems + problems)

@@ -8,7 +8,7 @@ import pytest
 
 from edge_runtime.errors import InputError
 from edge_runtime.sources import Box, open_source
-from edge_runtime.sources.boxed import BoxedSource, Crop, CroppedSource, parse_crop
+from edge_runtime.sources.boxed import MOST_PROBLEMS, BoxedSource, Crop, CroppedSource, parse_crop
 from edge_runtime.sources.boxes import BoxTable, Corners
 from edge_runtime.sources.frame import BOXES, FAILED, RESIZED
 from tests.edge_runtime.source_tools import Reports, encoded, image_folder, picture, read_all
@@ -38,7 +38,7 @@ def test_frames_without_boxes_and_boxes_without_frames_are_counted(tmp_path: Pat
     assert [frame.frame_id for frame in read_all(source, reports)] == ["001.png"]
     assert reports.of(BOXES) == [
         f"2 frames of {tmp_path} have no boxes in boxes.csv and were left out",
-        "3 boxes of boxes.csv belong to 2 unknown frames; first: 'x.png'",
+        "3 boxes of boxes.csv belong to 2 frames that did not come; first: 'x.png'",
     ]
     assert source.failed == 0
 
@@ -50,6 +50,13 @@ def test_a_frame_without_usable_box_has_failed(tmp_path: Path) -> None:
     source = boxed(tmp_path, {"000.png": [OUTSIDE], "001.png": [ONE]})
     assert [frame.frame_id for frame in read_all(source, reports)] == ["001.png"]
     assert source.failed == 2 and reports.of(FAILED)[0].startswith("000.png: box 100,100,110,110 lies outside")
+
+
+def test_a_frame_tells_only_so_many_problems(tmp_path: Path) -> None:
+    many = [Corners(100 + number, 0, 200, 9) for number in range(MOST_PROBLEMS + 5)]
+    (frame,) = read_all(boxed(image_folder(tmp_path, 1), {"000.png": [ONE, *many]}))
+    assert len(frame.boxes) == 1 and len(frame.problems) == MOST_PROBLEMS + 1
+    assert frame.problems[-1] == "5 more problems with boxes"
 
 
 def test_boxes_of_another_source(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_boxes_belong_to_the_image_of_the_same_stamp(tmp_path: Path) -> None:
     assert third.boxes == (Box(28, 10, 32, 14),) and "clipped" in third.problems[0]
     assert reports.of(BOXES) == [
         f"2 frames of {path} have no boxes in topic:/detections and were left out",
-        f"1 boxes of topic:/detections belong to 1 unknown frames; first: 'stamp {stamps[3] + 1}'",
+        f"1 boxes of topic:/detections belong to 1 frames that did not come; first: 'stamp {stamps[3] + 1}'",
     ]
 
 
