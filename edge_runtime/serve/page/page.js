@@ -8,7 +8,7 @@ const TIMEOUT_MS = 4000;
 const EVENTS_SHOWN = 50;
 const METHODS = { vg: "Vanilla Gradient", ig: "Integrated Gradients", sg: "SmoothGrad" };
 const MEASURES = { gini: "Gini", road: "ROAD", confidence: "Confidence" };
-const SMOOTHED = 20; // values in the mean that is drawn over a noisy line
+const SMOOTHED = 8; // values in the mean that is drawn over a noisy line
 const STATES = { running: "running", starting: "starting", waiting: "waiting", stopped: "stopped" };
 
 const byId = (id) => document.getElementById(id);
