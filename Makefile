@@ -8,8 +8,8 @@ RUN    := $(VENV)/bin
 PROJECT := pyproject.toml constraints.txt $(wildcard setup.py edge_runtime/metrics/*.c)
 # Both cores, and the tests of one file in one process, because they share what is costly to make.
 PYTEST_ARGS ?= -n auto --dist loadfile
-# benchmarks.gtsrb needs the data set: python -m benchmarks.gtsrb FOLDER
-BENCHMARKS := rendered gradients road runtime log
+# These need the data sets: python -m benchmarks.gtsrb FOLDER, python -m benchmarks.drift FOLDER
+BENCHMARKS := rendered gradients road runtime log loop
 PIP     = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help demo test check bench format clean

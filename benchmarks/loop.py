@@ -1,6 +1,6 @@
 """The vehicle loop on VGG-16 at 32x32: what auditing costs, how old frames get, what an hour leaves behind.
 
-    python -m benchmarks.loop                 everything (most of an hour); records benchmarks/results/loop.json
+    python -m benchmarks.loop                 everything (half an hour); records benchmarks/results/loop.json
     python -m benchmarks.loop auditing        one part (auditing, placement, overload, hour), printed only
     python -m benchmarks.loop --quick         every part for seconds, printed only: does it run?
 
@@ -36,11 +36,13 @@ from edge_runtime.loop import GROUP, EngineOptions, LadderOptions, LoopOptions, 
 from edge_runtime.loop.schedule import Gaps
 from edge_runtime.sources.frame import Frame, Report
 from edge_runtime.workload import benchmark_images
+from toolkit.cli.loop import SWITCH_SECONDS
 
 MODEL = "vgg16@32"
 RATE = 30.0
 CROP = 48  # pixels: about the size of a sign on the road
 PICTURES = 256
+SETTLING = 30  # frames at the start of a block, whose sessions are new
 OVERLOAD = 10
 HOUR = 108_000
 LOG_BYTES = 64 << 20
@@ -58,7 +60,7 @@ SCHEDULES: dict[str, ScheduleOptions] = {
 class Extent:
     """How much is measured."""
 
-    rounds: int = 20
+    rounds: int = 12
     block_frames: int = 300
     overload_frames: int = 20_000
     hour_frames: int = HOUR
@@ -131,9 +133,9 @@ def auditing(bundle: Bundle, folder: Path, extent: Extent) -> Iterator[dict[str,
         names = list(SCHEDULES)
         for name in names[number % len(names) :] + names[: number % len(names)]:
             log = folder / f"auditing-{number}-{len(audits)}-{abs(hash(name))}.db"
-            loop = run_loop(bundle, Paced(shown, extent.block_frames, RATE), SCHEDULES[name], log)
+            loop = run_loop(bundle, Paced(shown, extent.block_frames + SETTLING, RATE), SCHEDULES[name], log)
             for stage, blocks in stages[name].items():
-                blocks.append(loop.board.samples(stage))
+                blocks.append(loop.board.samples(stage)[SETTLING:])
             done = audits.setdefault(name, {})
             for kind, count in loop.summary().audits.items():
                 done[kind] = done.get(kind, 0) + count
@@ -310,6 +312,7 @@ def main(arguments: list[str]) -> None:
     extent = QUICK if "--quick" in arguments else Extent()
     parts = [name for name in arguments if name != "--quick"]
     rows = []
+    sys.setswitchinterval(SWITCH_SECONDS)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         bundle = make_bundle(MODEL, folder)

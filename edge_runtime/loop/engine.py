@@ -16,6 +16,7 @@ from edge_runtime.bundle import EXPLAINER, Bundle
 from edge_runtime.classifier import Classifier, Prediction
 from edge_runtime.errors import EngineError
 from edge_runtime.explainer import Explainer
+from edge_runtime.manifest import FP32
 from edge_runtime.sessions import FATAL_ONLY, first_line, import_onnxruntime
 
 if TYPE_CHECKING:
@@ -119,11 +120,12 @@ def _work(calls: SimpleQueue[_Call | None]) -> None:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Where and how the models run. ``timeout``: seconds that one run of the engine may take."""
+    """Where, how and in which precision the models run. ``timeout``: seconds that one run of the engine may take."""
 
     provider: str = "cpu"
     threads: int | None = None
     timeout: float = 2.0
+    precision: str = FP32
 
 
 class Engine:
@@ -154,17 +156,25 @@ class Engine:
     def classifier(self) -> Classifier:
         """The classifier, opened where it must be."""
         if self._classifier is None:
-            options = self._options
-            self._classifier = Classifier(self.bundle, options.provider, options.threads, run=self._supervisor.run)
+            options, run = self._options, self._supervisor.run
+            self._classifier = Classifier(
+                self.bundle, options.provider, options.threads, precision=options.precision, run=run
+            )
         return self._classifier
 
     @property
     def explainer(self) -> Explainer:
         """The explainer, opened where it must be."""
         if self._explainer is None:
-            provider, threads = self._options.provider, self._options.threads
-            classifier, run = self.classifier, self._supervisor.run
-            self._explainer = Explainer(self.bundle, provider, threads, classifier=classifier, run=run)
+            options, classifier, run = self._options, self.classifier, self._supervisor.run
+            self._explainer = Explainer(
+                self.bundle,
+                options.provider,
+                options.threads,
+                precision=options.precision,
+                classifier=classifier,
+                run=run,
+            )
         return self._explainer
 
     def warm_up(self, explain: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -33,7 +34,7 @@ class LogKeeper:
         self._log = log
         self._patient = patient
         self._stopping = stopping
-        self._closing = threading.Event()
+        self._closing, self._closed = threading.Event(), threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._keep, name="log", daemon=True)
 
@@ -47,7 +48,7 @@ class LogKeeper:
         self._closing.set()
         # A disk that hangs must not hold up the end of the process; what was acknowledged is safe.
         self._thread.join(CLOSING_SECONDS)
-        if self._thread.is_alive() and self._log is not None:
+        if self._log is not None and not self._closed.is_set():
             self.problem = f"{self._log.path}: {self._log.status.pending} records could not be stored in time"
 
     def append(self, record: Record) -> None:
@@ -58,8 +59,9 @@ class LogKeeper:
             self._log.append(record)
         except LogError as error:
             self.refused += 1
-            if self.refused == 1:
-                self._log.append(EventRecord(name="record-refused", message=str(error)))
+            with contextlib.suppress(LogError):  # a thread of the source may outlive the log
+                if self.refused == 1:
+                    self._log.append(EventRecord(name="record-refused", message=str(error)))
         while self._patient and not self._stopping() and self._crowded():
             time.sleep(COMMIT_SECONDS / 50)
 
@@ -98,3 +100,4 @@ class LogKeeper:
             self._log.close()
         except LogError as error:
             self.problem = str(error)
+        self._closed.set()

@@ -12,7 +12,7 @@ import msgspec
 from edge_runtime.bundle import Bundle
 from edge_runtime.classifier import Prediction
 from edge_runtime.device import DeviceReadings, DeviceSampler
-from edge_runtime.errors import ProviderError, RoadworthyError
+from edge_runtime.errors import EngineError, ProviderError, RoadworthyError
 from edge_runtime.live import LiveStatus, LiveWriter, Series
 from edge_runtime.log import AuditLog, FrameRecord
 from edge_runtime.loop.audits import Auditor, Sample
@@ -93,8 +93,10 @@ class VehicleLoop:
             stack.enter_context(self._keeper)
             stack.enter_context(Housekeeper(self._sampler, self._sensed, window))
             try:
-                self._engine.warm_up(explain=self._engine.explains and bool(self._options.schedule.methods))
-                self._happened("started", f"{self._bundle.manifest.name} on {self._source.name}")
+                self._warm_up()
+                engine = self._options.engine
+                how = f"{engine.precision} by {engine.provider}"
+                self._happened("started", f"{self._bundle.manifest.name} ({how}) on {self._source.name}")
                 self._started = time.monotonic()
                 self._state = "running"
                 reader = start_reader(self._queue)
@@ -106,6 +108,14 @@ class VehicleLoop:
         if self._engine.exhausted:
             raise ProviderError("too many inferences hung for ever; start the process anew, or use another provider")
         return self.summary()
+
+    def _warm_up(self) -> None:
+        """Open the sessions; a stop meanwhile is no error."""
+        try:
+            self._engine.warm_up(explain=self._engine.explains and bool(self._options.schedule.methods))
+        except EngineError:
+            if not self._stopping.is_set():
+                raise
 
     def _end(self, reader: threading.Thread | None) -> None:
         """Settle everything that is open; the threads end after this."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from edge_runtime.errors import InputError, LogError, unknown
 from edge_runtime.log.store import DEFAULT_MAX_BYTES
 from edge_runtime.loop import GROUP, EngineOptions, LadderOptions, LoopOptions, ScheduleOptions, VehicleLoop
 from edge_runtime.path import METHODS
-from toolkit.cli.options import FILE, FOLDER, stack
+from toolkit.cli.options import FILE, FOLDER, precision_option, stack
 
 if TYPE_CHECKING:
     from edge_runtime.bundle import Bundle
@@ -28,8 +29,11 @@ OF_IMAGES = ("images", "limit", "presets", "example_count", "out", "force")
 # And those of a source, which have none for a set of images.
 OF_SOURCE = (
     "boxes", "crop", "topic", "log", "log_bytes", "vehicle", "live", "no_live", "every", "budget", "road_images",
-    "road_window", "depth", "frames", "seconds", "timeout", "target_ms", "hot",
+    "road_window", "precision", "depth", "frames", "seconds", "timeout", "target_ms", "hot",
 )  # fmt: skip
+
+# How long Python lets one thread run on while another waits, 5 ms by default: as long as a small network takes.
+SWITCH_SECONDS = 5e-4
 
 DEFAULTS = LoopOptions()
 
@@ -53,6 +57,7 @@ source_options = stack(
     number("--budget", DEFAULTS.schedule.budget, "Share of time for IG, SG and ROAD.", float),
     number("--road-images", DEFAULTS.schedule.road_images, "Images of one ROAD measurement."),
     number("--road-window", DEFAULTS.schedule.road_window, "Images that these are drawn from."),
+    precision_option,
     number("--depth", DEFAULTS.depth, "Frames that may wait: 1 or 2."),
     number("--frames", None, "End after so many frames.  [default: with the source]"),
     number("--seconds", None, "End after so many seconds.", float),
@@ -79,6 +84,7 @@ def run_loop(bundle: Path, options: dict[str, Any], as_json: bool) -> None:
     from edge_runtime.live import LiveWriter, default_live_folder
     from edge_runtime.sources import open_source
 
+    sys.setswitchinterval(SWITCH_SECONDS)
     chosen = loop_options(options)
     opened = open_bundle(bundle)
     source = open_source(options["source"], boxes=options["boxes"], crop=options["crop"], topic=options["topic"])
@@ -101,7 +107,7 @@ def loop_options(options: dict[str, Any]) -> LoopOptions:
         if method not in METHODS:
             raise unknown("method", method, METHODS)
     chosen = LoopOptions(
-        engine=EngineOptions(options["provider"], options["threads"], options["timeout"]),
+        engine=EngineOptions(options["provider"], options["threads"], options["timeout"], options["precision"]),
         schedule=ScheduleOptions(
             methods=options["methods"] or tuple(METHODS),
             every=options["every"],

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import pytest
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.log import EventRecord, FrameRecord, read
@@ -88,3 +89,26 @@ def test_a_replay_waits_for_a_slow_disk_but_not_for_a_full_one(tiny: Bundle, tmp
                 keeper.append(FrameRecord(frame_id=str(number)))
             full[0] = False
     assert len(records(tmp_path / "full")) == 100
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_keeper_that_dies_does_not_pass_for_one_that_kept(
+    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = open_audit_log(tmp_path / "log", tiny)
+    monkeypatch.setattr(keeper_module, "COMMIT_SECONDS", 0.01)
+    monkeypatch.setattr(log, "commit", lambda: 1 / 0)
+    with LogKeeper(log, patient=False, stopping=never) as keeper:
+        keeper.append(FrameRecord(frame_id="kept in memory"))
+        keeper._thread.join(10)
+    assert keeper.problem is not None and "1 records could not be stored" in keeper.problem
+    log.close()
+
+
+def test_what_comes_after_the_end_is_refused_in_silence(tiny: Bundle, tmp_path: Path) -> None:
+    """A camera's thread may report once more when the log is closed already."""
+    with LogKeeper(open_audit_log(tmp_path / "log", tiny), patient=False, stopping=never) as keeper:
+        keeper.event("started", "")
+    keeper.event("source-lost", "too late")
+    assert keeper.refused == 1
+    assert len(records(tmp_path / "log")) == 1

@@ -24,6 +24,7 @@ from edge_runtime.loop import EngineOptions, LadderOptions, ScheduleOptions, Veh
 from edge_runtime.loop import engine as engine_module
 from edge_runtime.manifest import Baselines, DriftOptions, RoadBaseline
 from edge_runtime.metrics import PERCENTAGES
+from edge_runtime.preprocess import normalize
 from edge_runtime.sources.frame import BACK, LOST, Box, Frame, Report
 from tests.edge_runtime.log_tools import hooked, storage_error
 from tests.edge_runtime.loop.hanging import HANGS, hanging_files
@@ -37,8 +38,9 @@ from tests.edge_runtime.loop.loop_tools import (
     records,
     run,
 )
-from tests.edge_runtime.tiny_bundle import LABELS, TinyNetwork, images, tiny_files, write_tiny_bundle
+from tests.edge_runtime.tiny_bundle import LABELS, SPEC, TinyNetwork, images, tiny_files, write_tiny_bundle
 
+WHITE = normalize(np.full((1, SPEC.height, SPEC.width, 3), HANGS, np.uint8), SPEC)
 # What two replays of the same frames may differ in.
 EXCLUDED = ("latency_ms", "device")
 
@@ -408,6 +410,17 @@ def test_stopping_counts_what_is_left(tiny: Bundle, tmp_path: Path) -> None:
     assert balanced(summary)
     assert len(frames(tmp_path / "log")) == summary.counts.processed > 0
     assert events(tmp_path / "log")[-1].data["processed"] == summary.counts.processed
+
+
+def test_a_stop_before_the_first_frame_is_no_error(hanging: Bundle, tmp_path: Path) -> None:
+    """Also while the model warms up: here it hangs for ever."""
+    loop = VehicleLoop(hanging, ArraySource(images(5)), QUICK, log=open_audit_log(tmp_path / "log", hanging))
+    loop._engine.warm_up = lambda explain: loop._engine.classifier.predict(WHITE)  # type: ignore[method-assign]
+    threading.Timer(0.3, loop.stop, ["SIGTERM"]).start()
+    summary = loop.run()
+    assert (summary.ended, summary.counts.processed) == ("SIGTERM", 0)
+    assert balanced(summary)
+    assert names(tmp_path / "log")[-1] == "stopped"
 
 
 def test_heat_leaves_audits_out_and_says_so(tiny: Bundle, tmp_path: Path) -> None:
