@@ -38,7 +38,7 @@ Array = NDArray[Any]
 
 PERCENTAGES = (10, 50, 90)
 # Size -> images for this package's side, images for the published side (each at every percentage), seconds to measure.
-SIZES = {32: (128, 8, 40.0), 224: (4, 1, 60.0)}
+SIZES = {32: (128, 8, 20.0), 224: (4, 1, 35.0)}
 BARS = {32: 25.0, 224: 8.0}
 AUDIT_PERCENTAGES = tuple(range(5, 96, 5))
 AUDIT_IMAGES, AUDIT_THREADS, AUDIT_BAR = 64, 2, 1.2
@@ -177,7 +177,7 @@ def audit() -> Iterator[dict[str, Any]]:
             "audit": lambda: road(classify, images, saliency, labels, AUDIT_PERCENTAGES),
             "forward": lambda: [classify(batch) for batch in batches],
         },
-        seconds=60.0,
+        seconds=30.0,
     )
     yield {
         "measure": "audit",
