@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_runtime.sources import Frame, Source
+from edge_runtime.errors import InputError
+from edge_runtime.sources import Frame, Source, open_source
 
 
 def never() -> bool:
@@ -41,6 +43,16 @@ def read_all(source: Source, reports: Reports | None = None) -> list[Frame]:
     """Return all frames of a source and leave it."""
     with source:
         return list(source.frames(reports or Reports(), never))
+
+
+def is_read(spec: Path, **options: Any) -> bool:
+    """Read a damaged source to its end; False where it is refused, which must take one line."""
+    try:
+        read_all(open_source(str(spec), **options))
+    except InputError as error:
+        assert "\n" not in str(error)
+        return False
+    return True
 
 
 def picture(seed: int, height: int = 24, width: int = 32) -> NDArray[np.uint8]:

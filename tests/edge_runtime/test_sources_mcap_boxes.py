@@ -24,7 +24,7 @@ from tests.edge_runtime.mcap_tools import (
     ros_image,
     write_ros,
 )
-from tests.edge_runtime.source_tools import Reports, encoded, image_folder, picture, read_all
+from tests.edge_runtime.source_tools import Reports, encoded, image_folder, is_read, picture, read_all
 
 ARRAY = "vision_msgs/msg/Detection2DArray"
 LAG = 250_000_000  # a detector's answer is logged so much later than its image
@@ -140,7 +140,7 @@ def mutated_detections(folder: Path, count: int, seed: int) -> tuple[int, int]:
     stamps = [START + number for number in range(4)]
     messages = [*images(*stamps), *(found(detections(stamp, (10, 8, 6, 4), (20, 12, 8, 8)), stamp) for stamp in stamps)]
     original = write_ros(folder / "log.mcap", in_order(messages), compression=CompressionType.NONE).read_bytes()
-    randomness, read, refused = random.Random(seed), 0, 0
+    randomness, read = random.Random(seed), 0
     for _ in range(count):
         data = bytearray(original)
         # Checksums would reject nearly all of them: a chunk whose checksum is 0 has none.
@@ -149,14 +149,8 @@ def mutated_detections(folder: Path, count: int, seed: int) -> tuple[int, int]:
         for _ in range(randomness.choice((1, 4, 16))):
             data[randomness.randrange(8, len(data))] = randomness.randrange(256)
         (folder / "mutated.mcap").write_bytes(bytes(data))
-        try:
-            read_all(open_source(str(folder / "mutated.mcap"), boxes="topic:/detections"))
-        except InputError as error:
-            refused += 1
-            assert "\n" not in str(error)
-        else:
-            read += 1
-    return read, refused
+        read += is_read(folder / "mutated.mcap", boxes="topic:/detections")
+    return read, count - read
 
 
 def test_mutated_detections(tmp_path: Path) -> None:

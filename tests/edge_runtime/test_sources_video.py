@@ -14,7 +14,7 @@ from edge_runtime import preprocess
 from edge_runtime.errors import InputError
 from edge_runtime.sources import open_source
 from edge_runtime.sources.frame import CUT
-from tests.edge_runtime.source_tools import Reports, picture, read_all
+from tests.edge_runtime.source_tools import Reports, is_read, picture, read_all
 
 FRAMES = 20
 
@@ -128,7 +128,7 @@ def mutated_videos(folder: Path, count: int, seed: int) -> tuple[int, int]:
         for suffix, codec in ((".avi", "MJPG"), (".mp4", "mp4v"), (".mkv", "mp4v"))
     ]
     contents = [(path.suffix, path.read_bytes()) for path in originals]
-    randomness, read, refused = random.Random(seed), 0, 0
+    randomness, read = random.Random(seed), 0
     for _ in range(count):
         suffix, content = randomness.choice(contents)
         data = bytearray(content)
@@ -136,14 +136,8 @@ def mutated_videos(folder: Path, count: int, seed: int) -> tuple[int, int]:
             data[randomness.randrange(len(data))] = randomness.randrange(256)
         path = folder / f"mutated{suffix}"
         path.write_bytes(bytes(data))
-        try:
-            read_all(open_source(str(path)))
-        except InputError as error:
-            refused += 1
-            assert "\n" not in str(error)
-        else:
-            read += 1
-    return read, refused
+        read += is_read(path)
+    return read, count - read
 
 
 def test_mutated_videos(tmp_path: Path) -> None:
