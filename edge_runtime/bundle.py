@@ -10,7 +10,7 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -28,6 +28,7 @@ GOLDEN = "golden.npz"
 AUDIT_SET = "audit_set.npz"
 METADATA = "metadata"  # signed metadata describes the manifest, so the manifest cannot list it
 
+PIECE_BYTES = 1 << 20
 MAX_ARRAY_BYTES = 2 << 30  # an .npz may not unfold to more: a few compressed kilobytes can ask for terabytes
 PRECISION = re.compile("[a-z][a-z0-9]{0,15}")
 # Linux and macOS: fail on a link put in place of the file, and never wait for a pipe's other end.
@@ -148,22 +149,30 @@ def precision_file(name: str, precision: str) -> str:
     return f"{stem}.{precision}{dot}{suffix}"
 
 
-def open_bundle(path: str | os.PathLike[str]) -> Bundle:
+# The bundle's folder and its manifest's bytes -> what the signed metadata says of every other file.
+Authorise = Callable[[Path, bytes], dict[str, FileEntry]]
+
+
+def open_bundle(path: str | os.PathLike[str], authorise: Authorise | None = None) -> Bundle:
     """Verify the bundle folder ``path`` and return it.
 
     Checked: the manifest (size, schema, version), and that the folder holds exactly the files it names, as plain
     files of the stated size and SHA-256 (and, unlisted, the folder ``metadata/``). Raises BundleError otherwise.
+    ``authorise`` is asked before anything is parsed; it raises for what was not signed (``edge_runtime.trust``).
     """
     folder = Path(path)
     if not folder.is_dir():
         raise BundleError(f"{folder} is not a bundle folder; `roadworthy export` makes one")
     data = read_manifest(folder)
+    signed = None if authorise is None else authorise(folder, data)
     manifest = decode_manifest(data, folder / MANIFEST)
+    if signed is not None and signed != manifest.files:
+        raise BundleError(f"{folder}: what was signed is not what {MANIFEST} names; sign the bundle again")
     for name in manifest.files:
         check_name(name, folder / MANIFEST)
     compare_listing(folder, set(manifest.files))
     for name, entry in manifest.files.items():
-        read_verified(folder, name, entry)
+        check_file(folder, name, entry)
     return Bundle(path=folder, manifest=manifest, digest=hashlib.sha256(data).hexdigest())
 
 
@@ -282,16 +291,32 @@ def open_plain(folder: Path, name: str) -> BinaryIO:
     return file
 
 
+def check_file(folder: Path, name: str, entry: FileEntry) -> None:
+    """Raise BundleError when a file is not what ``entry`` describes; piece by piece, so that no model fills memory."""
+    digest, buffer, count = hashlib.sha256(), memoryview(bytearray(PIECE_BYTES)), 0
+    with open_plain(folder, name) as file:
+        size = os.fstat(file.fileno()).st_size
+        while size == entry.size and count <= size and (length := file.readinto(buffer)):  # type: ignore[attr-defined]
+            digest.update(buffer[:length])
+            count += length
+    compare(folder / name, size if size != entry.size else count, digest.hexdigest(), entry)
+
+
+def compare(path: Path, size: int, sha256: str, entry: FileEntry) -> None:
+    """Raise BundleError unless a file's size and SHA-256 are those of ``entry``."""
+    if size != entry.size:
+        raise BundleError(f"{path} has {size} bytes, the manifest says {entry.size}; copy the bundle again")
+    if sha256 != entry.sha256:
+        raise BundleError(f"{path} was changed: its SHA-256 is not the manifest's; copy the bundle again")
+
+
 def read_verified(folder: Path, name: str, entry: FileEntry) -> bytes:
     """Return the file's bytes; raises BundleError when they are not those that ``entry`` describes."""
     with open_plain(folder, name) as file:
         size = os.fstat(file.fileno()).st_size
         # Compared before reading: a wrong size in the manifest must not become a huge allocation.
         data = file.read(entry.size + 1) if size == entry.size else b""
-    if size != entry.size or len(data) != entry.size:
-        raise BundleError(f"{folder / name} has {size} bytes, the manifest says {entry.size}; copy the bundle again")
-    if hashlib.sha256(data).hexdigest() != entry.sha256:
-        raise BundleError(f"{folder / name} was changed: its SHA-256 is not the manifest's; copy the bundle again")
+    compare(folder / name, size if size != entry.size else len(data), hashlib.sha256(data).hexdigest(), entry)
     return data
 
 

@@ -45,12 +45,13 @@ def run(watch: Stopwatch, request: dict[str, Any]) -> dict[str, dict[str, float]
     import edge_runtime
     from edge_runtime import explainer, sessions, workload
     from edge_runtime.path import METHODS
+    from edge_runtime.trust import open_required
 
     provider, threads = request["provider"], request["threads"]
 
     sessions.import_onnxruntime()
     watch.lap("import")
-    opened = edge_runtime.open_bundle(request["bundle"])
+    opened = open_required(request["bundle"])
     watch.lap("open_bundle")
     classifier = edge_runtime.Classifier(opened, provider, threads)
     watch.lap("classifier_session")

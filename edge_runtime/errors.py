@@ -32,6 +32,10 @@ class BundleError(RoadworthyError):
     """A bundle that is missing, damaged, changed, or from a newer version."""
 
 
+class TrustError(BundleError):
+    """Signatures, versions or dates that this device does not accept, or a publisher's keys that cannot be used."""
+
+
 class ExportError(RoadworthyError):
     """A model that cannot be exported, or whose export disagrees with the original."""
 

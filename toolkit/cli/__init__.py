@@ -30,6 +30,8 @@ class Command:
     needs: tuple[str, ...] = ()
 
 
+TRUST = ("tuf", "cryptography")
+
 COMMANDS: dict[str, Command] = {
     "train": Command("toolkit.cli.desktop:train", "Train a classifier into a run folder.", needs=("torch",)),
     "prune": Command("toolkit.cli.desktop:prune", "Prune a run into a new one.", needs=("torch",)),
@@ -43,6 +45,9 @@ COMMANDS: dict[str, Command] = {
         "Check a bundle and compute its golden set on this device.",
         needs=("onnxruntime",),
     ),
+    "keys": Command("toolkit.cli.trust:keys", "Make and replace the keys that sign bundles.", needs=TRUST),
+    "sign": Command("toolkit.cli.trust:sign", "Sign every file of a bundle.", needs=TRUST),
+    "trust": Command("toolkit.cli.trust:trust", "Say whose bundles this device accepts.", needs=TRUST),
     "classify": Command("toolkit.cli.runtime:classify", "Classify image files.", needs=("onnxruntime",)),
     "explain": Command("toolkit.cli.runtime:explain", "Draw what a decision rests on.", needs=("onnxruntime",)),
     "audit": Command("toolkit.cli.measure:audit", "Measure accuracy, Gini, ROAD and latency.", needs=("onnxruntime",)),
@@ -58,7 +63,14 @@ COMMANDS: dict[str, Command] = {
 }
 
 # Which extra brings a module that may be missing.
-EXTRAS = {"onnxruntime": "cpu", "prometheus_client": "serve", "starlette": "serve", "uvicorn": "serve"}
+EXTRAS = {
+    "cryptography": "trust",
+    "onnxruntime": "cpu",
+    "prometheus_client": "serve",
+    "starlette": "serve",
+    "tuf": "trust",
+    "uvicorn": "serve",
+}
 DEFAULT_EXTRA = "desktop"
 
 

@@ -79,14 +79,14 @@ def check_form(ctx: click.Context) -> None:
 
 def run_loop(bundle: Path, options: dict[str, Any], as_json: bool) -> None:
     """Run the loop until its source ends, a limit is reached, or SIGINT or SIGTERM asks it to stop."""
-    from edge_runtime.bundle import open_bundle
     from edge_runtime.device import DeviceSampler
     from edge_runtime.live import LiveWriter, default_live_folder
     from edge_runtime.sources import open_source
+    from edge_runtime.trust import open_required
 
     sys.setswitchinterval(SWITCH_SECONDS)
     chosen = loop_options(options)
-    opened = open_bundle(bundle)
+    opened = open_required(bundle)
     source = open_source(options["source"], boxes=options["boxes"], crop=options["crop"], topic=options["topic"])
     if options["live"] is not None and options["no_live"]:
         raise InputError("--live and --no-live are given; leave one of the two out")

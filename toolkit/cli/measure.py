@@ -65,14 +65,14 @@ def audit_images(
 ) -> None:
     """Audit a set of images and print or write the result."""
     from edge_runtime.audit import AuditOptions, audit_bundle
-    from edge_runtime.bundle import open_bundle
     from edge_runtime.examples import explain_examples
+    from edge_runtime.trust import open_required
 
     if out is not None:
         check_target(out, marker=AUDIT, force=force)
     options["methods"] = options["methods"] or tuple(METHODS)
     chosen = AuditOptions(**options)
-    opened = open_bundle(bundle)
+    opened = open_required(bundle)
     with counting() as progress:
         result = audit_bundle(opened, images, chosen, progress)
     encoded = msgspec.json.format(msgspec.json.encode(result), indent=2)
@@ -114,12 +114,12 @@ def bench(
     """Time bundles on this device, in alternation: every percentile, with the device's clocks and temperatures."""
     from edge_runtime.benchmark import BenchmarkOptions, benchmark_bundles
     from edge_runtime.benchmark_output import format_table, write_samples
-    from edge_runtime.bundle import open_bundle
+    from edge_runtime.trust import open_required
 
     for file in filter(None, (out, samples)):
         check_new(file, force=force)  # the measurement may take minutes
     given = {name: value for name, value in options.items() if value not in (None, ())}
-    opened = [open_bundle(path) for path in bundles]
+    opened = [open_required(path) for path in bundles]
     with counting() as progress:
         measured = benchmark_bundles(opened, BenchmarkOptions(**given), progress)
     encoded = msgspec.json.format(msgspec.json.encode(measured.result), indent=2)

@@ -25,23 +25,25 @@ from toolkit.cli.options import (
 
 
 @click.command(
-    epilog=examples("roadworthy verify bundles/natural", "roadworthy verify bundles/natural --provider cuda")
+    epilog=examples("roadworthy verify bundles/natural", "roadworthy verify bundles/natural --root root.json")
 )
 @bundle_argument
+@click.option("--root", type=FILE, help="Demand signatures that this root leads to.  [default: the installed root]")
 @precision_option
 @runtime_options
 @json_option
-def verify(bundle: Path, precision: str, provider: str, threads: int | None, as_json: bool) -> None:
-    """Check a bundle: every file's SHA-256, then the golden set computed on this device."""
-    from edge_runtime.bundle import open_bundle
+def verify(bundle: Path, root: Path | None, precision: str, provider: str, threads: int | None, as_json: bool) -> None:
+    """Check a bundle: signatures, every file's SHA-256, then the golden set computed on this device."""
     from edge_runtime.self_test import self_test
+    from edge_runtime.trust import open_checked, open_with_root
 
-    opened = open_bundle(bundle)
+    opened, accepted = open_checked(bundle) if root is None else open_with_root(bundle, root)
     result = self_test(opened, provider, threads, precision=precision)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2))
     else:
         click.echo(f"{bundle}: {len(opened.manifest.files)} files as the manifest says, digest {opened.digest[:16]}")
+        click.echo(f"signatures: {accepted or 'not checked, for no root of trust is installed here'}")
         same = f"{result.same_class} of {result.images} predictions as on the desktop"
         click.echo(f"golden set in {precision} on {provider}: {same}")
         click.echo(f"logits        {result.logits:.1e} of the largest logit")
@@ -63,10 +65,10 @@ def classify(
     bundle: Path, images: tuple[Path, ...], precision: str, provider: str, threads: int | None, as_json: bool
 ) -> None:
     """Classify image files with a bundle."""
-    from edge_runtime.bundle import open_bundle
     from edge_runtime.classifier import Classifier
+    from edge_runtime.trust import open_required
 
-    opened = open_bundle(bundle)
+    opened = open_required(bundle)
     classifier = Classifier(opened, provider, threads, precision=precision)
     prediction = classifier.classify(load_images(images, opened.manifest.input))
     rows = [
@@ -120,12 +122,12 @@ def explain(
     force: bool,
 ) -> None:
     """Draw why a bundle decides as it does: the saliency over the image, with prediction and scale."""
-    from edge_runtime.bundle import open_bundle
     from edge_runtime.explainer import Explainer
     from edge_runtime.overlay import caption, draw_explanation, save_image
     from edge_runtime.preprocess import load_image
+    from edge_runtime.trust import open_required
 
-    opened = open_bundle(bundle)
+    opened = open_required(bundle)
     explainer = Explainer(opened, provider, threads, precision=precision)
     explanation = explainer.explain(
         load_images((image,), opened.manifest.input),
