@@ -111,7 +111,7 @@ def write_parquet(source: Source, out: Path, *, pictures: bool = True) -> int:
     log_id = source.db.execute("SELECT id FROM log").get.hex()
     schema = arrow.schema([arrow.field("time", arrow.timestamp("ns", tz="UTC")), *fields], {LOG_ID: log_id})
     written = 0
-    with parquet.ParquetWriter(out, schema, compression="zstd", write_page_checksum=True) as writer:
+    with parquet.ParquetWriter(out, schema, **parquet_options(schema)) as writer:
         entries = source.entries()
         group: list[Any] = []
         while rows := [_typed(flatten(entry), types) for entry in islice(entries, ROWS_AT_ONCE)]:
@@ -123,6 +123,12 @@ def write_parquet(source: Source, out: Path, *, pictures: bool = True) -> int:
         if group:
             writer.write_table(arrow.concat_tables(group), row_group_size=ROWS_PER_GROUP)
     return written
+
+
+def parquet_options(schema: Any) -> dict[str, Any]:
+    """Return how Parquet files of a schema are written: dictionaries for texts only, for measures seldom repeat."""
+    texts = [field.name for field in schema if str(field.type) == "string"]
+    return {"compression": "zstd", "write_page_checksum": True, "use_dictionary": texts}
 
 
 def _typed(columns: dict[str, Any], types: dict[str, type]) -> dict[str, Any]:

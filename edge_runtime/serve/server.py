@@ -68,6 +68,7 @@ def web_server(app: Guard, **settings: Any) -> uvicorn.Server:
         lifespan="off",
         limit_concurrency=MAX_CONNECTIONS,
         log_level="warning",
+        proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=2,
         **settings,

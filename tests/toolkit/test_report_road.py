@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edge_runtime.manifest import Baselines, RoadBaseline
 from tests.toolkit.conftest import Roadworthy, call, one_line
 from tests.toolkit.fleet_logs import write_log
 from toolkit.report.fleet import Percentiles, Spread, Vehicle
@@ -69,7 +70,12 @@ def test_results_and_logs_on_one_page(roadworthy: Roadworthy, road: Path, tmp_pa
     assert ">natural</td>" in page
     assert "&lt;car 1&gt;" in page and "<car 1>" not in page
     assert "gini vg left &lt;its&gt; baseline 1" in page
-    for name in ("fleet_latency", "fleet_gini_vg", "fleet_tradeoff", "gini"):
+    assert "Latency by stage" in page
+    stages = rows(out, "vehicles_latency.csv")
+    timed = {row["stage"]: row for row in stages if row["vehicle"] == "car 2"}["vg"]
+    cell = " / ".join(f"{float(timed[name]):.2f}" for name in ("p50_ms", "p95_ms", "p99_ms"))
+    assert f'<td data-name="vg">{cell}</td>' in page
+    for name in ("fleet_latency", "fleet_gini_vg", "fleet_road_vg", "fleet_tradeoff", "gini"):
         assert (out / "figures" / f"{name}.svg").is_file()
         assert f'alt="{name}"' in page
     cars = rows(out, "vehicles.csv")
@@ -153,8 +159,8 @@ def test_desktop_figures_come_from_audits_and_manifests(tiny_bundle: Path, tmp_p
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "manifest.json").write_text('{"something": "else"}')
     ((digest, manifest),) = manifests([tmp_path, tmp_path / "none"]).items()
-    baselines = msgspec.structs.replace(manifest.baselines, gini={"vg": (0.1, 0.2, 0.3, 0.4)})
-    known = msgspec.structs.replace(manifest, baselines=baselines)
+    road = {"ig": RoadBaseline(percentages=(10.0,), morf=(0.5,), lerf=(0.9,), areas=(0.1, 0.3))}
+    known = msgspec.structs.replace(manifest, baselines=Baselines(gini={"vg": (0.1, 0.2, 0.3, 0.4)}, road=road))
     curves = RoadCurves((10.0,), (0.5,), (0.9,), 0.5, 0.9)
     audited = Summary(
         name="short",
@@ -165,9 +171,10 @@ def test_desktop_figures_come_from_audits_and_manifests(tiny_bundle: Path, tmp_p
         road={"vg": curves},
     )
     alone = desktops([], {digest: known})[digest]
-    assert alone == Desktop(manifest.name, {"vg": Spread(4, 0.25, 0.1, 0.2, 0.4)})
+    areas = {"ig": Spread(2, pytest.approx(0.2), 0.1, 0.1, 0.3)}
+    assert alone == Desktop(manifest.name, {"vg": Spread(4, 0.25, 0.1, 0.2, 0.4)}, areas)
     both = desktops([audited], {digest: known})[digest]
-    assert (both.name, both.latency, both.road) == ("short", 1.0, {"vg": pytest.approx(0.2)})
+    assert (both.name, both.latency, both.road["vg"].mean) == ("short", 1.0, pytest.approx(0.2))
     assert (both.gini["vg"].p95, both.gini["ig"].mean) == (0.4, 0.6), "the manifest alone has the distribution"
     fleet = Fleet([vehicle(0, digest=digest)], desktops={digest: both}, files=1)
     assert "0.25,0.1,0.4" in fleet_files(fleet)["vehicles_gini.csv"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
@@ -36,4 +37,5 @@ def serve(
     from edge_runtime.serve.server import serve as run
 
     options = ServeOptions(host, port, token_file, certificate, key)
-    run(live or default_live_folder(), options, lambda address: click.echo(f"{address}  (Ctrl-C ends it)"))
+    with contextlib.suppress(KeyboardInterrupt):  # which is how it is meant to end
+        run(live or default_live_folder(), options, lambda address: click.echo(f"{address}  (Ctrl-C ends it)"))

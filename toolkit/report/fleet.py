@@ -282,7 +282,7 @@ def add_measures(table: FleetTable, batch: dict[Key, Vehicle], files: Sequence[s
 def spreads(table: FleetTable, value: str, undefined: str, files: Iterable[str]) -> dict[Key, Spread]:
     """Return the distribution of a measure by vehicle and bundle; ``undefined`` is the condition of having none."""
     rows = table.ask(
-        f"SELECT vehicle, bundle_digest, count({value}), avg({value}), quantile_disc({value}, {list(SPREAD)}), "
+        f"SELECT vehicle, bundle_digest, count({value}), favg({value}), quantile_disc({value}, {list(SPREAD)}), "
         f"count(*) FILTER ({value} IS NULL) FROM record WHERE {value} IS NOT NULL OR {undefined} GROUP BY ALL "
         f"HAVING count({value}) > 0",
         files,
@@ -300,7 +300,7 @@ def road_windows(table: FleetTable, files: Iterable[str]) -> list[tuple[Any, ...
     """
     rows = table.ask(
         f"""
-        SELECT vehicle, bundle_digest, method, measure, sum(images), count(area), avg(area),
+        SELECT vehicle, bundle_digest, method, measure, sum(images), count(area), favg(area),
                quantile_disc(area, {list(SPREAD)})
         FROM (
             SELECT vehicle, bundle_digest, one.method, one.measure, max(one.images) AS images,

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from edge_runtime.overlay import METHOD_TITLES
 from toolkit.report.figures import COLOURS, MARKERS, STYLE, panel
-from toolkit.report.fleet import Vehicle
+from toolkit.report.fleet import Key, Spread, Vehicle
 from toolkit.report.fleet_summary import Fleet
-from toolkit.report.fleet_tables import explainers, slowest_first
+from toolkit.report.fleet_tables import ON_THE_ROAD, explainers, slowest_first
 
 ROWS = 24  # vehicles in a figure; the CSV files hold all
 
@@ -24,8 +24,13 @@ def fleet_figures(fleet: Fleet) -> dict[str, Figure]:
     with mpl.rc_context(STYLE):
         if timed:
             found["fleet_latency"] = latencies(fleet, timed)
-        for method in explainers(fleet):
-            found[f"fleet_gini_{method}"] = ginis(fleet, method)
+        for method in METHOD_TITLES:
+            gini = {v.key: v.gini[method] for v in fleet.vehicles if method in v.gini}
+            on_road = f"{method} {ON_THE_ROAD}"
+            road = {v.key: v.road[on_road] for v in fleet.vehicles if on_road in v.road}
+            for title, measure, values in (("Gini", "gini", gini), ("ROAD", "road", road)):
+                if values:
+                    found[f"fleet_{measure}_{method}"] = distributions(fleet, title, measure, values, method)
         if timed and explainers(fleet):
             found["fleet_tradeoff"] = tradeoff(fleet)
     return found
@@ -53,23 +58,21 @@ def latencies(fleet: Fleet, timed: list[Vehicle]) -> Figure:
     return figure
 
 
-def ginis(fleet: Fleet, method: str) -> Figure:
-    """The middle 90 % of each vehicle's Gini with its median, over the desktop's, drawn in grey."""
-    having = [vehicle for vehicle in slowest_first(fleet) if method in vehicle.gini][:ROWS]
-    shown = having[::-1]
+def distributions(fleet: Fleet, title: str, measure: str, found: dict[Key, Spread], method: str) -> Figure:
+    """The middle 90 % of a measure of each vehicle, with its mean, over the desktop's, drawn in grey."""
+    shown = [vehicle for vehicle in slowest_first(fleet) if vehicle.key in found][:ROWS][::-1]
     figure, axes = rows(shown)
     colours = colour_of(fleet)
     for place, vehicle in enumerate(shown):
-        desktop = fleet.desktop(vehicle)
-        if desktop is not None and method in desktop.gini:
-            base = desktop.gini[method]
+        base = fleet.base(vehicle, measure, method)
+        if base is not None:
             axes.barh(place, base.p95 - base.p5, left=base.p5, height=0.7, color="#cfd6de")
-            axes.plot([base.mean], [place], color="#5b6470", marker="D", markersize=4)
-        found, colour = vehicle.gini[method], colours[vehicle.digest]
-        axes.plot([found.p5, found.p95], [place, place], color=colour, linewidth=2)
-        axes.plot([found.mean], [place], color=colour, marker="o", markersize=5)
+            point(axes, base.mean, place, color="#5b6470", marker="D", markersize=4)
+        spread, colour = found[vehicle.key], colours[vehicle.digest]
+        axes.plot([spread.p5, spread.p95], [place, place], color=colour, linewidth=2)
+        point(axes, spread.mean, place, color=colour, marker="o", markersize=5)
     axes.plot([], [], color="#5b6470", marker="D", linestyle="none", label="desktop: mean, middle 90 %")
-    axes.set(xlabel="Gini: mean, middle 90 %", title=METHOD_TITLES[method])
+    axes.set(xlabel=f"{title}: mean, middle 90 %", title=f"{title}, {METHOD_TITLES[method]}")
     name_bundles(fleet, figure)
     return figure
 

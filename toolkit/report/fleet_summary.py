@@ -20,11 +20,14 @@ from toolkit.report.summary import Summary
 
 @dataclass(frozen=True)
 class Desktop:
-    """A bundle on the desktop: Gini and ROAD's (LeRF - MoRF) / 2 by explainer, median latency in milliseconds."""
+    """A bundle on the desktop: Gini and ROAD's (LeRF - MoRF) / 2 by explainer, median latency in milliseconds.
+
+    Where an audit gave only means the percentiles are NaN.
+    """
 
     name: str
     gini: Mapping[str, Spread] = field(default_factory=dict)
-    road: Mapping[str, float] = field(default_factory=dict)
+    road: Mapping[str, Spread] = field(default_factory=dict)
     latency: float | None = None
 
 
@@ -41,6 +44,13 @@ class Fleet:
     def desktop(self, vehicle: Vehicle) -> Desktop | None:
         """Return the desktop's figures of a vehicle's bundle, if there are any."""
         return self.desktops.get(vehicle.digest)
+
+    def base(self, vehicle: Vehicle, measure: str, method: str) -> Spread | None:
+        """Return the desktop's distribution of "gini" or "road" for a vehicle's bundle and an explainer."""
+        desktop = self.desktop(vehicle)
+        if desktop is None:
+            return None
+        return (desktop.gini if measure == "gini" else desktop.road).get(method)
 
     def bundle(self, vehicle: Vehicle) -> str:
         """Return what the report calls a vehicle's bundle."""
@@ -86,20 +96,27 @@ def manifests(paths: Iterable[Path]) -> dict[str, Manifest]:
     return found
 
 
-def desktops(summaries: Sequence[Summary], found: Mapping[str, Manifest]) -> dict[str, Desktop]:
-    """Join the audits' figures with the manifests' baselines; an audit goes first, but has no distribution of Gini."""
+def desktops(summaries: Sequence[Summary], manifests_by_digest: Mapping[str, Manifest]) -> dict[str, Desktop]:
+    """Join the manifests' baselines, which are distributions, with the audits' figures, which are means and latency."""
     joined = {}
-    for digest, manifest in found.items():
+    for digest, manifest in manifests_by_digest.items():
         gini = {method: spread(values) for method, values in manifest.baselines.gini.items() if values}
-        joined[digest] = Desktop(manifest.name, gini)
+        road = {method: spread(found.areas) for method, found in manifest.baselines.road.items() if found.areas}
+        joined[digest] = Desktop(manifest.name, gini, road)
     for summary in summaries:
         known = joined.get(summary.digest, Desktop(summary.name))
-        nan = float("nan")
-        means = {method: Spread(summary.audited, mean.value, nan, nan, nan) for method, mean in summary.gini.items()}
-        road = {method: curves.combined for method, curves in summary.road.items()}
+        gini = {method: mean_alone(summary.audited, mean.value) for method, mean in summary.gini.items()}
+        road = {method: mean_alone(summary.audited, curves.combined) for method, curves in summary.road.items()}
         timed = summary.latency.get("classify")
-        joined[summary.digest] = Desktop(summary.name, {**means, **known.gini}, road, timed.p50 if timed else None)
+        p50 = timed.p50 if timed else None
+        joined[summary.digest] = Desktop(summary.name, {**gini, **known.gini}, {**road, **known.road}, p50)
     return joined
+
+
+def mean_alone(count: int, mean: float) -> Spread:
+    """Return what an audit knows: the mean without the distribution."""
+    nan = float("nan")
+    return Spread(count, mean, nan, nan, nan)
 
 
 def spread(values: Sequence[float]) -> Spread:

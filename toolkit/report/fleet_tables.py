@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_runtime.overlay import METHOD_TITLES
-from toolkit.report.fleet import Event, Vehicle
+from toolkit.report.fleet import Event, Spread, Vehicle
 from toolkit.report.fleet_summary import Fleet
 from toolkit.report.tables import MISSING, csv_text
 
 ROWS_ON_PAGE = 200
 EVENTS_ON_PAGE = 100
+ON_THE_ROAD = "agreement"  # ROAD's measure where nobody knows the label
 Value = float | int | str | None
 
 
@@ -39,23 +40,26 @@ def _gini(method: str) -> Callable[[Fleet, Vehicle], Value]:
     return lambda fleet, vehicle: vehicle.gini[method].mean if method in vehicle.gini else None
 
 
-def _desktop_gini(method: str) -> Callable[[Fleet, Vehicle], Value]:
-    def value(fleet: Fleet, vehicle: Vehicle) -> Value:
-        desktop = fleet.desktop(vehicle)
-        return desktop.gini[method].mean if desktop and method in desktop.gini else None
+def _mean(base: Spread | None) -> Value:
+    return base.mean if base else None
 
-    return value
+
+def _desktop_gini(method: str) -> Callable[[Fleet, Vehicle], Value]:
+    return lambda fleet, vehicle: _mean(fleet.base(vehicle, "gini", method))
 
 
 def _road(fleet: Fleet, vehicle: Vehicle) -> Value:
-    found = next((spread for name, spread in vehicle.road.items() if name.endswith("agreement")), None)
-    return found.mean if found else None
+    method = road_method(vehicle)
+    return vehicle.road[f"{method} {ON_THE_ROAD}"].mean if method else None
 
 
 def _desktop_road(fleet: Fleet, vehicle: Vehicle) -> Value:
-    desktop = fleet.desktop(vehicle)
-    method = next((name.split()[0] for name in vehicle.road if name.endswith("agreement")), None)
-    return desktop.road.get(method) if desktop and method else None
+    return _mean(fleet.base(vehicle, "road", road_method(vehicle) or ""))
+
+
+def road_method(vehicle: Vehicle) -> str | None:
+    """Return the first explainer, in the usual order, whose ROAD a vehicle measured on its way."""
+    return next((method for method in METHOD_TITLES if f"{method} {ON_THE_ROAD}" in vehicle.road), None)
 
 
 def _events(name: str) -> Callable[[Fleet, Vehicle], Value]:
@@ -81,6 +85,18 @@ COLUMNS: tuple[FleetColumn, ...] = (
     FleetColumn("records", "lost", lambda fleet, vehicle: vehicle.lost, _number(",")),
     FleetColumn("records", "evicted", lambda fleet, vehicle: vehicle.evicted, _number(",")),
 )
+
+
+def stages(fleet: Fleet) -> list[str]:
+    """Return the stages that any vehicle timed, classification first."""
+    found = {stage for vehicle in fleet.vehicles for stage in vehicle.latency}
+    return sorted(found, key=lambda stage: (stage != "classify", stage))
+
+
+def stage_cell(vehicle: Vehicle, stage: str) -> str:
+    """Return the three percentiles of a stage as text."""
+    found = vehicle.latency.get(stage)
+    return f"{found.p50:.2f} / {found.p95:.2f} / {found.p99:.2f}" if found else MISSING
 
 
 def slowest_first(fleet: Fleet) -> list[Vehicle]:
@@ -114,7 +130,8 @@ def fleet_files(fleet: Fleet) -> dict[str, str]:
     def key(vehicle: Vehicle) -> list[str]:
         return [vehicle.name, fleet.bundle(vehicle), vehicle.digest]
 
-    gini = ["explainer", "values", "mean", "p5", "p50", "p95", "undefined", "desktop_mean", "desktop_p5", "desktop_p95"]
+    base = ["desktop_mean", "desktop_p5", "desktop_p95"]
+    gini = ["explainer", "values", "mean", "p5", "p50", "p95", "undefined", *base]
     return {
         "vehicles.csv": csv_text(
             [*who, "device", "provider", "first", "last", "files", "records"]
@@ -132,15 +149,25 @@ def fleet_files(fleet: Fleet) -> dict[str, str]:
         "vehicles_gini.csv": csv_text(
             [*who, *gini],
             (
-                [*key(v), method, s.count, s.mean, s.p5, s.p50, s.p95, s.undefined, *desktop_gini(fleet, v, method)]
+                [
+                    *key(v),
+                    method,
+                    s.count,
+                    s.mean,
+                    s.p5,
+                    s.p50,
+                    s.p95,
+                    s.undefined,
+                    *base_cells(fleet.base(v, "gini", method)),
+                ]
                 for v in fleet.vehicles
                 for method, s in v.gini.items()
             ),
         ),
         "vehicles_road.csv": csv_text(
-            [*who, "explainer", "measure", "windows", "mean", "p5", "p50", "p95"],
+            [*who, "explainer", "measure", "windows", "mean", "p5", "p50", "p95", *base],
             (
-                [*key(v), *name.split(), s.count, s.mean, s.p5, s.p50, s.p95]
+                [*key(v), *name.split(), *cells(s), *base_cells(fleet.base(v, "road", name.split()[0]))]
                 for v in fleet.vehicles
                 for name, s in v.road.items()
             ),
@@ -157,13 +184,15 @@ def fleet_files(fleet: Fleet) -> dict[str, str]:
     }
 
 
-def desktop_gini(fleet: Fleet, vehicle: Vehicle, method: str) -> list[float | None]:
-    """Return mean, p5 and p95 of the desktop's Gini, None where there are none."""
-    desktop = fleet.desktop(vehicle)
-    if desktop is None or method not in desktop.gini:
-        return [None, None, None]
-    found = desktop.gini[method]
-    return [None if value != value else value for value in (found.mean, found.p5, found.p95)]
+def cells(found: Spread) -> list[float]:
+    """Return a distribution's count, mean, p5, p50 and p95."""
+    return [found.count, found.mean, found.p5, found.p50, found.p95]
+
+
+def base_cells(base: Spread | None) -> list[float | None]:
+    """Return mean, p5 and p95 of a desktop's distribution, None where there are none."""
+    values = (base.mean, base.p5, base.p95) if base else (None, None, None)
+    return [None if value != value else value for value in values]
 
 
 def explainers(fleet: Fleet) -> list[str]:

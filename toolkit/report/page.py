@@ -97,5 +97,7 @@ def render(
         fleet_columns=fleet_tables.COLUMNS,
         fleet_groups=groups(fleet_tables.COLUMNS),
         fleet_rows=fleet_tables.slowest_first(fleet) if fleet else [],
+        fleet_stages=fleet_tables.stages(fleet) if fleet else [],
+        stage_cell=fleet_tables.stage_cell,
         fleet_events=fleet_tables.event_rows(list(fleet.events)) if fleet else [],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -119,20 +120,35 @@ def test_https_needs_two_good_files(tmp_path: Path) -> None:
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def command(live: Path) -> Iterator[tuple[subprocess.Popen[str], Visitor]]:
+    """Run the command on any free port."""
+    arguments = [sys.executable, "-c", "from toolkit.cli import main; main()", "serve", str(live), "--port", "0"]
+    started = subprocess.Popen(arguments, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert started.stdout is not None
+    try:
+        line = started.stdout.readline()
+        assert line.startswith("http://127.0.0.1:"), (line, started.poll())
+        yield started, Visitor(int(line.split("/")[2].rpartition(":")[2]))
+    finally:
+        if started.poll() is None:
+            started.kill()
+        started.communicate()
+
+
 @pytest.fixture(scope="module")
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], Visitor]]:
-    """The command, serving on any free port."""
     live = tmp_path_factory.mktemp("live")
     LiveWriter(live).write(running())
-    command = [sys.executable, "-c", "from toolkit.cli import main; main()", "serve", str(live), "--port", "0"]
-    started = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert started.stdout is not None
-    line = started.stdout.readline()
-    assert line.startswith("http://127.0.0.1:"), (line, started.poll())
-    yield started, Visitor(int(line.split("/")[2].rpartition(":")[2]))
-    if started.poll() is None:
-        started.kill()
-    started.communicate()
+    with command(live) as found:
+        yield found
+
+
+def test_ctrl_c_is_how_it_ends(tmp_path: Path) -> None:
+    with command(tmp_path) as (started, visitor):
+        assert visitor.get("/readyz").status == 503
+        started.send_signal(signal.SIGINT)
+        assert (started.communicate(timeout=60), started.returncode) == (("", ""), 0)
 
 
 def test_the_command_serves_and_steps_back_for_classification(process: tuple[subprocess.Popen[str], Visitor]) -> None:
@@ -153,6 +169,6 @@ def test_sigterm_ends_it_at_once_and_silently(process: tuple[subprocess.Popen[st
     with socket.create_connection(("127.0.0.1", visitor.port)) as idle:
         idle.sendall(b"GET /status HTTP/1.1\r\nHost: localhost\r\n")  # a visitor who never finishes
         started.send_signal(signal.SIGTERM)
-        out, error = started.communicate(timeout=30)
+        out, error = started.communicate(timeout=60)
     assert (out, error) == ("", "")
     assert started.returncode in (0, -signal.SIGTERM)
