@@ -12,25 +12,27 @@ import numpy.typing as npt
 import onnx
 
 from calibration.drift import Drift, measure_drift
+from calibration.gate import refusals
+from calibration.half import NAME as HALF
+from calibration.half import to_half
 from calibration.images import LabelledImages, calibration_sample, check_images, stream
 from calibration.layers import Network, find_layers
 from calibration.options import CalibrationOptions, DriftOptions
 from calibration.placement import tensors_to_watch
 from calibration.probe import Probe
-from calibration.quantise import NAME, silent_layers
+from calibration.quantise import NAME, Quantised, silent_layers
 from calibration.ranges import Progress, Ranges, choose_ranges, observe_cached
 from calibration.sensitivity import Candidate, LayerSensitivity, Search, keep_fewest, keep_worst, sensitivities
 from calibration.trim import trim_kernels
 from edge_runtime.bundle import CLASSIFIER, EXPLAINER, GOLDEN, Bundle, open_bundle, precision_file
 from edge_runtime.classifier import Classifier
-from edge_runtime.errors import BundleError, GateError, InputError
+from edge_runtime.errors import BundleError, GateError, InputError, unknown
 from edge_runtime.explainer import Explainer
 from edge_runtime.folders import new_folder
 from edge_runtime.manifest import MANIFEST, Precision, PrecisionParity
 from edge_runtime.preprocess import normalize
 from export.bundle import GOLDEN_IMAGES, write_manifest
 from export.golden import golden_bytes, make_golden
-from export.gradients import build_explainer
 
 PARITY_IMAGES = 32
 REPORT = "drift.{}.json"
@@ -43,7 +45,7 @@ class Calibrated:
     drift: Drift
     precision: Precision
     layers: tuple[LayerSensitivity, ...]
-    ranges: Ranges
+    ranges: Ranges | None
     notes: tuple[str, ...]
 
 
@@ -64,35 +66,71 @@ def calibrate(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Calibrated:
-    """Write ``bundle`` with an INT8 precision to the folder ``out``, which may be the bundle's own with ``force``.
+    """Write ``bundle`` with one more precision to the folder ``out``, which may be the bundle's own with ``force``.
 
     Raises GateError, and writes nothing, where the gate refuses the result; InputError and DataError for images,
     ranges and options that cannot be; BundleError for an existing ``out`` without ``force``.
     """
     options = options or CalibrationOptions()
-    network, notes = read_network(bundle)
-    ranges = find_ranges(bundle, network, data.calibration, options, progress)
+    if options.precision not in PRECISIONS:
+        raise unknown("precision", options.precision, PRECISIONS)
     check_images(data.held_out, bundle.manifest.input)
     original = onnx.load_model_from_string(bundle.read(CLASSIFIER))
     probe = Probe(original, data.held_out, bundle.manifest.input, options.drift.images, options.drift.seed)
-    search = Search(network, ranges.thresholds(), probe, options.gate, progress)
-    silent = silent_layers(network, ranges.thresholds())
-    notes += [f"{name} stays in floating point: a tensor of it is 0 for every image" for name in silent]
-    candidate, rows = choose(search, options)
-    if candidate.refused:
-        raise GateError(refusal(candidate, options))
+    found = PRECISIONS[options.precision](bundle, data.calibration, probe, options, progress)
+    if found.candidate.refused:
+        raise GateError(refusal(found.candidate, options))
     precision = Precision(
         gate=options.gate,
-        measured=candidate.measured,
+        measured=found.candidate.measured,
         parity=PrecisionParity(images=0, logits=0.0, same_class=0),
-        method=ranges.method,
-        samples=ranges.samples,
-        data=ranges.data,
-        kept=candidate.quantised.kept,
+        method=None if found.ranges is None else found.ranges.method,
+        samples=None if found.ranges is None else found.ranges.samples,
+        data=None if found.ranges is None else found.ranges.data,
+        kept=found.candidate.quantised.kept,
     )
-    addition = Addition(NAME, candidate.quantised.classifier, candidate.quantised.gradient, precision)
+    addition = Addition(options.precision, found.candidate.quantised, precision)
     drift, precision = write_precision(bundle, out, addition, data.held_out, options.drift, force, progress)
-    return Calibrated(drift, precision, tuple(rows), ranges, tuple(notes))
+    return Calibrated(drift, precision, found.layers, found.ranges, found.notes)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A candidate, the table of layers where one was made, the ranges where there are any, and notes for the user."""
+
+    candidate: Candidate
+    layers: tuple[LayerSensitivity, ...] = ()
+    ranges: Ranges | None = None
+    notes: tuple[str, ...] = ()
+
+
+def int8(
+    bundle: Bundle, images: LabelledImages, probe: Probe, options: CalibrationOptions, progress: Progress | None
+) -> Found:
+    """Quantise with the ranges of ``images``, leaving out the layers that the options say."""
+    network, notes = read_network(bundle)
+    ranges = find_ranges(bundle, network, images, options, progress)
+    silent = silent_layers(network, ranges.thresholds())
+    notes += [f"{name} stays in floating point: a tensor of it is 0 for every image" for name in silent]
+    candidate, rows = choose(Search(network, ranges.thresholds(), probe, options.gate, progress), options)
+    return Found(candidate, tuple(rows), ranges, tuple(notes))
+
+
+def fp16(
+    bundle: Bundle, images: LabelledImages, probe: Probe, options: CalibrationOptions, progress: Progress | None
+) -> Found:
+    """Convert to half precision, which needs no images to calibrate with."""
+    if options.auto or options.keep or options.keep_worst or options.sensitivity or options.ranges is not None:
+        raise InputError("FP16 converts every layer and needs no ranges; --auto, --keep and --ranges are of int8")
+    half = to_half(onnx.load_model_from_string(bundle.read(CLASSIFIER)))
+    measured = probe.measure(half)
+    return Found(Candidate(half, measured, refusals(options.gate, measured)))
+
+
+PRECISIONS: dict[str, Callable[[Bundle, LabelledImages, Probe, CalibrationOptions, Progress | None], Found]] = {
+    NAME: int8,
+    HALF: fp16,
+}
 
 
 def read_network(bundle: Bundle) -> tuple[Network, list[str]]:
@@ -150,22 +188,22 @@ def choose(search: Search, options: CalibrationOptions) -> tuple[Candidate, list
 
 def refusal(candidate: Candidate, options: CalibrationOptions) -> str:
     """Return the one line that says why nothing was written, and what to do."""
-    if options.auto:
+    if options.precision != NAME:
+        way_out = "loosen the gate"
+    elif options.auto:
         way_out = "no choice of layers passes; loosen the gate, or train with quantisation in mind"
     else:
         way_out = "--auto leaves the worst layers in floating point, --sensitivity shows them"
-    return f"INT8 is refused: {'; '.join(candidate.refused)}; nothing was written. {way_out}"
+    return f"{options.precision} is refused: {'; '.join(candidate.refused)}; nothing was written. {way_out}"
 
 
 @dataclass(frozen=True)
 class Addition:
-    """A precision to add: its name, the classifier, the network that the explainer is made of, and its entry."""
+    """A precision to add: its name, its graphs, and its entry in the manifest."""
 
     name: str
-    classifier: onnx.ModelProto
-    gradient: onnx.ModelProto
+    graphs: Quantised
     entry: Precision
-    explainer: Callable[[onnx.ModelProto], onnx.ModelProto] = build_explainer
 
 
 def write_precision(
@@ -188,9 +226,8 @@ def write_precision(
             if file not in old:
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 (folder / file).write_bytes(bundle.read(file))
-        (folder / precision_file(CLASSIFIER, name)).write_bytes(addition.classifier.SerializeToString())
-        explainer = addition.explainer(addition.gradient)
-        (folder / precision_file(EXPLAINER, name)).write_bytes(explainer.SerializeToString())
+        (folder / precision_file(CLASSIFIER, name)).write_bytes(addition.graphs.classifier.SerializeToString())
+        (folder / precision_file(EXPLAINER, name)).write_bytes(addition.graphs.explainer.SerializeToString())
 
         def describe(entry: Precision) -> Bundle:
             precisions = {**bundle.manifest.precisions, name: entry}

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from calibration.ranges import Ranges
 
 DEFAULT_SAMPLES = 512
+DEFAULT_PRECISION = "int8"
 DEFAULT_IMAGES = 100
 
 
@@ -28,13 +29,15 @@ class DriftOptions:
 
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """How to quantise. ``samples`` images are drawn by ``seed``; ``ranges`` replaces what they would say.
+    """How to get to ``precision``, and what it must keep.
 
-    Layers named in ``keep`` stay in floating point; so do the ``keep_worst`` most harmful ones, or, with ``auto``, as
-    few as the gate allows. ``cache`` is the folder of observations, None for none. ``sensitivity`` asks for the table
-    of layers even where nothing depends on it.
+    ``samples`` images are drawn by ``seed``; ``ranges`` replaces what they would say. Layers named in ``keep`` stay in
+    floating point; so do the ``keep_worst`` most harmful ones, or, with ``auto``, as few as the gate allows. ``cache``
+    is the folder of observations, None for none. ``sensitivity`` asks for the table of layers even where nothing
+    depends on it.
     """
 
+    precision: str = DEFAULT_PRECISION
     samples: int = DEFAULT_SAMPLES
     method: str = DEFAULT_METHOD
     seed: int = 0

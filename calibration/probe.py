@@ -25,20 +25,22 @@ from edge_runtime.metrics import rank_correlation, reduce_channels, road
 from edge_runtime.metrics.road import RoadCurve
 from edge_runtime.preprocess import normalize
 from edge_runtime.sessions import DEFAULT_PROVIDER, default_batch, default_chunk
-from export.gradients import add_input_gradient
+from export.gradients import build_explainer
 from export.session import FATAL_ONLY
 
 REDUCTION = "sum_abs"
+# The one sample point of the vanilla gradient: the image itself.
+HERE = {"scale": np.ones(1, np.float32), "weight": np.ones(1, np.float32)}
 
 Array = npt.NDArray[np.float32]
 
 
 class Graphs:
-    """A classifier and its gradient as functions; ``gradient`` gives the same logits as ``classifier``."""
+    """A classifier and its explainer as functions."""
 
-    def __init__(self, classifier: onnx.ModelProto, gradient: onnx.ModelProto, spec: InputSpec) -> None:
+    def __init__(self, classifier: onnx.ModelProto, explainer: onnx.ModelProto, spec: InputSpec) -> None:
         self._classifier = classifier
-        self._gradient = gradient
+        self._explainer = explainer
         self._spec = spec
 
     def predict(self, images: Array) -> Array:
@@ -51,20 +53,21 @@ class Graphs:
     def saliency(self, images: Array, target: npt.NDArray[np.int64]) -> Array:
         """Return the vanilla gradient's saliency maps [N, H, W]."""
         size = default_chunk(DEFAULT_PROVIDER, self._spec)
-        name = self._gradient_session.get_inputs()[0].name
-        gradients = [
-            self._gradient_session.run(["gradient"], {name: images[i : i + size], "target": target[i : i + size]})[0]
-            for i in range(0, len(images), size)
-        ]
-        return reduce_channels(np.concatenate(gradients), REDUCTION)
+        parts = []
+        for start in range(0, len(images), size):
+            part = images[start : start + size]
+            feeds = {"image": part, "target": target[start : start + size], "baseline": np.zeros_like(part), **HERE}
+            noise = np.zeros((1, *images.shape[1:]), np.float32)
+            parts.append(self._explainer_session.run(["attribution"], {**feeds, "noise": noise})[0])
+        return reduce_channels(np.concatenate(parts), REDUCTION)
 
     @cached_property
     def _session(self) -> onnxruntime.InferenceSession:
         return session(self._classifier, integers=True)
 
     @cached_property
-    def _gradient_session(self) -> onnxruntime.InferenceSession:
-        return session(add_input_gradient(self._gradient), integers=False)
+    def _explainer_session(self) -> onnxruntime.InferenceSession:
+        return session(self._explainer, integers=False)
 
 
 def session(model: onnx.ModelProto, *, integers: bool) -> onnxruntime.InferenceSession:
@@ -107,7 +110,7 @@ class Probe:
         self.inputs = normalize(data.images[order], spec)
         self.labels: npt.NDArray[np.int64] = data.labels[order]
         self.count = min(images, len(data))
-        self._graphs = Graphs(original, original, spec)
+        self._graphs = Graphs(original, build_explainer(original), spec)
         self._seed = seed
 
     @cached_property
@@ -128,7 +131,7 @@ class Probe:
 
     def graphs(self, quantised: Quantised) -> Graphs:
         """Return a quantised network as functions."""
-        return Graphs(quantised.classifier, quantised.gradient, self.spec)
+        return Graphs(quantised.classifier, quantised.explainer, self.spec)
 
     def explain(self, graphs: Graphs) -> Explained:
         """Classify all images and explain the first ones."""

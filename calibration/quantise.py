@@ -1,4 +1,4 @@
-"""A network in INT8: the classifier that engines run, and the same network in the form that gradients are taken of."""
+"""A network in another precision: its classifier for engines, and an explainer of the same values for gradients."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import onnx
 from calibration.layers import Network
 from calibration.placement import Form, insert_pairs, step_sizes
 from edge_runtime.errors import InputError
+from export.gradients import build_explainer
 
 NAME = "int8"
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """``classifier`` and ``gradient`` give the same logits; ``kept`` names the layers left in floating point."""
+    """``classifier`` and ``explainer`` give the same logits; ``kept`` names the layers left in floating point."""
 
     classifier: onnx.ModelProto
-    gradient: onnx.ModelProto
+    explainer: onnx.ModelProto
     kept: tuple[str, ...]
 
 
@@ -46,6 +47,6 @@ def quantise(network: Network, thresholds: Mapping[str, float], kept: Collection
     scales = step_sizes(network, layers, thresholds)
     return Quantised(
         classifier=insert_pairs(network, layers, scales, Form.ENGINE),
-        gradient=insert_pairs(network, layers, scales, Form.GRADIENT),
+        explainer=build_explainer(insert_pairs(network, layers, scales, Form.GRADIENT)),
         kept=tuple(layer.name for layer in network.layers if layer.name in left),
     )

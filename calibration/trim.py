@@ -2,8 +2,9 @@
 
 On a map of 1 x 1 a padded 3 x 3 convolution uses its centre alone: eight ninths of the weights multiply zeros. A
 floating-point kernel that convolves directly skips them; onnxruntime's integer kernel unfolds the padded map into a
-matrix and reads every weight. At 32 x 32 the last stage of ResNet-18 is such a case and holds most of its weights. Gradient graphs leave the same taps
-out by nodes (``export.gradients.dead_taps``); here the smaller kernel is stored, because it is what gets quantised.
+matrix and reads every weight. At 32 x 32 the last stage of ResNet-18 is such a case and holds most of its weights.
+Gradient graphs leave the same taps out by nodes (``export.gradients.dead_taps``); here the smaller kernel is stored,
+because it is what gets quantised.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from edge_runtime.errors import InputError, unknown
 from edge_runtime.explainer import Explainer, Explanation
 from edge_runtime.image_set import ImageSet, load_image_set
 from edge_runtime.latency import LatencySummary, summarize
-from edge_runtime.manifest import PRESETS, ExplainerPreset
+from edge_runtime.manifest import FP32, PRESETS, ExplainerPreset
 from edge_runtime.metrics import ORDERS, PERCENTAGES, RoadCurve, combined, gini, gradient_norm, image_areas, road
 from edge_runtime.path import METHODS
 from edge_runtime.preprocess import normalize
@@ -50,6 +50,7 @@ class AuditOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     road_images: Literal["correct", "all"] = "correct"
     limit: int | None = None
     presets: str | None = None
+    precision: str = FP32
     provider: str = DEFAULT_PROVIDER
     threads: int | None = None
     seed: int = 0
@@ -197,14 +198,21 @@ class Auditor:
         self.labels = found.labels
         self.images = normalize(found.images, bundle.manifest.input)
         self.milliseconds: dict[str, list[float]] = {}
-        self.classifier = Classifier(bundle, options.provider, options.threads)
+        self.classifier = Classifier(bundle, options.provider, options.threads, precision=options.precision)
         self._bundle = bundle
         self._tell: Progress = progress or (lambda stage, done, total: None)
         self.prediction = self.classify()
 
     @cached_property
     def explainer(self) -> Explainer:
-        return Explainer(self._bundle, self.options.provider, self.options.threads, classifier=self.classifier)
+        options = self.options
+        return Explainer(
+            self._bundle,
+            options.provider,
+            options.threads,
+            precision=options.precision,
+            classifier=self.classifier,
+        )
 
     @property
     def accuracy(self) -> float | None:

@@ -16,13 +16,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edge_runtime.bundle import Bundle
+from edge_runtime.bundle import CLASSIFIER, Bundle
 from edge_runtime.classifier import Classifier
 from edge_runtime.device import DeviceReadings, DeviceSampler
 from edge_runtime.device_identity import DeviceIdentity, device_identity
 from edge_runtime.errors import InputError, ProviderError, unknown
 from edge_runtime.explainer import Explainer
 from edge_runtime.latency import LatencySummary, summarize
+from edge_runtime.manifest import FP32
 from edge_runtime.sessions import DEFAULT_PROVIDER, PROVIDERS
 from edge_runtime.software import software_versions
 from edge_runtime.steadiness import OtherLoad, judge
@@ -37,9 +38,10 @@ Progress = Callable[[str, int, int], None]  # what is measured, samples done, sa
 
 
 class BenchmarkOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What to time. ``iterations`` per bundle, stage and batch size, or instead as many as ``seconds`` allow.
+    """What to time, in each of ``precisions``.
 
-    ``threads`` None means all cores; ``cold_starts`` is the number of fresh processes per bundle.
+    ``iterations`` per bundle, stage and batch size, or instead as many as ``seconds`` allow. ``threads`` None means all
+    cores; ``cold_starts`` is the number of fresh processes per bundle.
     """
 
     stages: tuple[str, ...] = tuple(STAGES)
@@ -48,6 +50,7 @@ class BenchmarkOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     seconds: float | None = None
     warmup: int = 10
     cold_starts: int = 3
+    precisions: tuple[str, ...] = (FP32,)
     provider: str = DEFAULT_PROVIDER
     threads: int | None = None
     seed: int = 0
@@ -91,7 +94,10 @@ class ColdStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class BenchmarkResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All that one benchmark found. ``bundles`` maps names to digests; the readings frame the whole run."""
+    """All that one benchmark found. ``bundles`` maps names to digests; the readings frame the whole run.
+
+    A bundle has a name for each precision that was measured; ``precisions`` maps those names to it that are not FP32.
+    """
 
     format: int
     started: str
@@ -103,6 +109,15 @@ class BenchmarkResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     after: DeviceReadings
     measurements: tuple[Measurement, ...]
     cold_starts: tuple[ColdStart, ...]
+    precisions: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A bundle in one of its precisions."""
+
+    bundle: Bundle
+    precision: str
 
 
 @dataclass
@@ -157,15 +172,15 @@ def benchmark_bundles(
     """
     options = options or BenchmarkOptions()
     check_options(options)
-    names = unique_names(bundles)
+    subjects = in_precisions(unique_names(bundles), options.precisions)
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    engines = {name: open_engines(bundle, options) for name, bundle in names.items()}
-    cold = tuple(cold_start(bundle, name, options) for name, bundle in names.items() if options.cold_starts)
+    engines = {name: open_engines(subject, options) for name, subject in subjects.items()}
+    cold = tuple(cold_start(subject, name, options) for name, subject in subjects.items() if options.cold_starts)
     series: list[Series] = []
     with DeviceSampler() as sampler:
         before = sampler.read()
         for batch in options.batches:
-            work = {name: prepare(engines[name], batch, options.seed) for name in names}
+            work = {name: prepare(engines[name], batch, options.seed) for name in subjects}
             for stage in options.stages:
                 calls = {name: STAGES[stage](each) for name, each in work.items()}
                 series += measure(calls, stage, batch, options, sampler, progress)
@@ -174,7 +189,8 @@ def benchmark_bundles(
         format=RESULT_FORMAT,
         started=started,
         options=options,
-        bundles={name: bundle.digest for name, bundle in names.items()},
+        bundles={name: subject.bundle.digest for name, subject in subjects.items()},
+        precisions={name: subject.precision for name, subject in subjects.items() if subject.precision != FP32},
         software=software_versions(),
         device=device_identity(),
         before=before,
@@ -198,6 +214,8 @@ def check_options(options: BenchmarkOptions) -> None:
             raise InputError(f"{name} is {getattr(options, name)}; give at least {limit}")
     if options.seconds is not None and not 0 < options.seconds < math.inf:
         raise InputError(f"seconds is {options.seconds}; give a number above 0")
+    if not options.precisions or len(set(options.precisions)) < len(options.precisions):
+        raise InputError(f"precisions are {list(options.precisions)}; give at least one, each once")
     if not options.stages or not options.batches or min(options.batches) < 1:
         raise InputError(f"batches are {list(options.batches)}; give at least one stage and batch sizes of at least 1")
 
@@ -214,11 +232,22 @@ def unique_names(bundles: Sequence[Bundle]) -> dict[str, Bundle]:
     return dict(zip(labels, bundles, strict=True))
 
 
-def open_engines(bundle: Bundle, options: BenchmarkOptions) -> tuple[Classifier, Explainer | None]:
-    classifier = Classifier(bundle, options.provider, options.threads)
+def in_precisions(names: dict[str, Bundle], precisions: Sequence[str]) -> dict[str, Subject]:
+    """Return every bundle in every precision by name; raises InputError for one that a bundle lacks."""
+    subjects = {}
+    for name, bundle in names.items():
+        for precision in precisions:
+            bundle.file(CLASSIFIER, precision)
+            subjects[name if precision == FP32 else f"{name} {precision}"] = Subject(bundle, precision)
+    return subjects
+
+
+def open_engines(subject: Subject, options: BenchmarkOptions) -> tuple[Classifier, Explainer | None]:
+    bundle, precision = subject.bundle, subject.precision
+    classifier = Classifier(bundle, options.provider, options.threads, precision=precision)
     if not needs_explainer(options):
         return classifier, None
-    return classifier, Explainer(bundle, options.provider, options.threads, classifier=classifier)
+    return classifier, Explainer(bundle, options.provider, options.threads, precision=precision, classifier=classifier)
 
 
 def prepare(engines: tuple[Classifier, Explainer | None], batch: int, seed: int) -> Workload:
@@ -291,9 +320,9 @@ def take_turn(series: Series, call: Call, count: int, turn: int, sampler: Device
         series.joules = (series.joules or 0.0) + end.energy_joules - begin.energy_joules
 
 
-def cold_start(bundle: Bundle, name: str, options: BenchmarkOptions) -> ColdStart:
+def cold_start(subject: Subject, name: str, options: BenchmarkOptions) -> ColdStart:
     """Run ``options.cold_starts`` fresh processes one after the other; raises ProviderError when one fails."""
-    found = [fresh_process(bundle, options) for _ in range(options.cold_starts)]
+    found = [fresh_process(subject, options) for _ in range(options.cold_starts)]
     phases = {phase: tuple(each["laps"][phase] for each in found) for phase in found[0]["laps"]}
     return ColdStart(
         bundle=name,
@@ -303,12 +332,13 @@ def cold_start(bundle: Bundle, name: str, options: BenchmarkOptions) -> ColdStar
     )
 
 
-def fresh_process(bundle: Bundle, options: BenchmarkOptions) -> dict[str, dict[str, float]]:
+def fresh_process(subject: Subject, options: BenchmarkOptions) -> dict[str, dict[str, float]]:
     """Run ``cold_start`` once, from the package that runs here, be it installed or not; returns laps and memory."""
     package = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
     request = {
-        "bundle": str(bundle.path),
+        "bundle": str(subject.bundle.path),
+        "precision": subject.precision,
         "provider": options.provider,
         "threads": options.threads,
         "batch": max(options.batches),
@@ -325,10 +355,12 @@ def fresh_process(bundle: Bundle, options: BenchmarkOptions) -> dict[str, dict[s
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise ProviderError(f"a fresh process did not run {bundle.path} within {COLD_START_TIMEOUT} s") from None
+        raise ProviderError(
+            f"a fresh process did not run {subject.bundle.path} within {COLD_START_TIMEOUT} s"
+        ) from None
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ProviderError(f"a fresh process cannot run {bundle.path} (exit code {done.returncode}): {reason}")
+        raise ProviderError(f"a fresh process cannot run {subject.bundle.path} (exit code {done.returncode}): {reason}")
     answer: dict[str, dict[str, float]] = json.loads(done.stdout)
     return answer
 

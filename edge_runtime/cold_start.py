@@ -47,19 +47,19 @@ def run(watch: Stopwatch, request: dict[str, Any]) -> dict[str, dict[str, float]
     from edge_runtime.path import METHODS
     from edge_runtime.trust import open_required
 
-    provider, threads = request["provider"], request["threads"]
+    provider, threads, precision = request["provider"], request["threads"], request["precision"]
 
     sessions.import_onnxruntime()
     watch.lap("import")
     opened = open_required(request["bundle"])
     watch.lap("open_bundle")
-    classifier = edge_runtime.Classifier(opened, provider, threads)
+    classifier = edge_runtime.Classifier(opened, provider, threads, precision=precision)
     watch.lap("classifier_session")
     images = workload.benchmark_images(opened, request["batch"])
     classifier.predict(images[:1])
     watch.lap("first_class")
     if request["explain"]:
-        graph = edge_runtime.Explainer(opened, provider, threads, classifier=classifier)
+        graph = edge_runtime.Explainer(opened, provider, threads, precision=precision, classifier=classifier)
         watch.lap("explainer_session")
         graph.explain(images[:1], explainer.DEFAULT_METHOD)
         watch.lap("first_explanation")

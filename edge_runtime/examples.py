@@ -52,8 +52,8 @@ def explain_examples(
     found = load_image_set(bundle, source)
     images = found.images[:count]
     normalised = normalize(images, bundle.manifest.input)
-    classifier = Classifier(bundle, options.provider, options.threads)
-    explainer = Explainer(bundle, options.provider, options.threads, classifier=classifier)
+    classifier = Classifier(bundle, options.provider, options.threads, precision=options.precision)
+    explainer = Explainer(bundle, options.provider, options.threads, precision=options.precision, classifier=classifier)
     return Examples(
         images=images,
         labels=np.full(len(images), UNKNOWN, np.int64) if found.labels is None else found.labels[:count],

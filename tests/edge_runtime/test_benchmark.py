@@ -17,6 +17,7 @@ from edge_runtime.benchmark import (
     BenchmarkOptions,
     BenchmarkResult,
     Series,
+    Subject,
     benchmark_bundles,
     fresh_process,
     measure,
@@ -98,20 +99,20 @@ def test_a_fresh_process_loads_neither_torch_nor_onnx(
     for name in ("torch", "onnx"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('desktop library loaded on the device')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert fresh_process(tiny, QUICK)["laps"]["first_class"] > 0
+    assert fresh_process(Subject(tiny, "fp32"), QUICK)["laps"]["first_class"] > 0
 
 
 def test_a_fresh_process_that_fails_says_why(tiny_folder: Path) -> None:
     bundle = open_bundle(tiny_folder)
     (tiny_folder / "explainer.onnx").write_bytes(b"changed")
     with pytest.raises(ProviderError, match=r"\(exit code 2\): .*explainer\.onnx has 7 bytes"):
-        fresh_process(bundle, QUICK)
+        fresh_process(Subject(bundle, "fp32"), QUICK)
 
 
 def test_a_fresh_process_that_hangs_is_ended(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "COLD_START_TIMEOUT", 0.01)
     with pytest.raises(ProviderError, match=r"within 0\.01 s"):
-        fresh_process(tiny, QUICK)
+        fresh_process(Subject(tiny, "fp32"), QUICK)
 
 
 def test_memory_is_empty_where_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from calibration.options import DEFAULT_IMAGES, DEFAULT_SAMPLES, CalibrationOptions, DriftOptions
+from calibration.options import DEFAULT_IMAGES, DEFAULT_PRECISION, DEFAULT_SAMPLES, CalibrationOptions, DriftOptions
 from calibration.thresholds import DEFAULT_METHOD
 from calibration.thresholds import METHODS as THRESHOLDS
 from edge_runtime.errors import BundleError, InputError
@@ -57,6 +59,7 @@ gate_options = stack(
 @bundle_argument
 @click.option("--data", "-d", "spec", help=f"Data set: {DATA_FORMS}, or {RANDOM} (noise).  [default: {DEFAULT_DATA}]")
 @split_options
+@click.option("--precision", default=DEFAULT_PRECISION, show_default=True, help="int8 or fp16.")
 @click.option("--samples", default=DEFAULT_SAMPLES, show_default=True, help="Training images, the classes in turn.")
 @click.option("--method", default=DEFAULT_METHOD, show_default=True, help=f"One of: {', '.join(THRESHOLDS)}.")
 @click.option("--keep", multiple=True, metavar="LAYER", help="Leave this layer in floating point; may be repeated.")
@@ -76,7 +79,7 @@ gate_options = stack(
 def calibrate(
     bundle: Path, spec: str | None, out: Path, as_json: bool, force: bool, cache: bool, **options: Any
 ) -> None:
-    """Add INT8 to a bundle. Exits with code 3, and writes nothing, where accuracy or explanations do not survive."""
+    """Add INT8 or FP16 to a bundle, or exit with code 3 and write nothing if its explanations do not survive."""
     from calibration import calibrate as library
     from calibration.ranges import default_cache
     from edge_runtime.bundle import open_bundle
@@ -86,6 +89,7 @@ def calibrate(
         check_new(file, force=force)
     opened = open_bundle(bundle)
     chosen = CalibrationOptions(
+        precision=options["precision"],
         samples=options["samples"],
         method=options["method"],
         seed=options["seed"],
@@ -101,7 +105,7 @@ def calibrate(
     data = images_for(opened, spec, options)
     with counting() as progress:
         made = library.calibrate(opened, out, data, chosen, force=force, progress=progress)
-    if options["ranges_out"] is not None:
+    if options["ranges_out"] is not None and made.ranges is not None:
         write(made.ranges, options["ranges_out"], force)
     if options["sensitivity"] is not None:
         write_layers(made.layers, options["sensitivity"], force)
@@ -147,10 +151,8 @@ def images_for(bundle: Bundle, spec: str | None, options: dict[str, Any]) -> Dat
     size = bundle.manifest.input
     if spec == RANDOM:
         noise = random_images(size, len(bundle.labels), options["samples"], options["seed"])
-        own = bundle.audit_set() if bundle.has(AUDIT_SET) else None
-        if own is None:
-            raise InputError(f"{bundle.path} has no audit set to compare explanations on; give --data a data set")
-        return Data(noise, LabelledImages(own.images, own.labels, "the bundle's audit set"))
+        seen = bundle.audit_set().images if bundle.has(AUDIT_SET) else noise.images
+        return Data(noise, LabelledImages(seen, decisions(bundle, seen), "the network's own decisions"))
     if size.height != size.width:
         raise InputError(f"data sets are square, the bundle takes {size.height}x{size.width}; use the Python API")
     dataset = load(spec or DEFAULT_DATA, size.height, options)
@@ -164,6 +166,14 @@ def images_for(bundle: Bundle, spec: str | None, options: dict[str, Any]) -> Dat
         LabelledImages(train.images, train.labels, dataset.spec),
         LabelledImages(other.images, other.labels, dataset.spec),
     )
+
+
+def decisions(bundle: Bundle, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the classes that the bundle names: without labels, what must survive is its own decision."""
+    from edge_runtime.classifier import Classifier
+    from edge_runtime.preprocess import normalize
+
+    return Classifier(bundle).classify(normalize(images, bundle.manifest.input)).target
 
 
 def drift_table(drift: Drift) -> str:

@@ -12,10 +12,19 @@ import click
 import msgspec
 
 from edge_runtime.folders import check_new, check_target, new_file, new_folder
-from edge_runtime.manifest import MANIFEST, PRESETS
+from edge_runtime.manifest import FP32, MANIFEST, PRESETS
 from edge_runtime.path import METHODS
 from toolkit.cli.loop import OF_SOURCE, check_form, run_loop, source_options
-from toolkit.cli.options import FILE, FOLDER, bundle_argument, examples, force_option, json_option, runtime_options
+from toolkit.cli.options import (
+    FILE,
+    FOLDER,
+    bundle_argument,
+    examples,
+    force_option,
+    json_option,
+    precision_option,
+    runtime_options,
+)
 
 if TYPE_CHECKING:
     from edge_runtime.audit import AuditResult
@@ -41,6 +50,7 @@ EXAMPLES = "examples.npz"
 @click.option(
     "--examples", "example_count", default=4, show_default=True, help="Images to keep with their explanations."
 )
+@precision_option
 @runtime_options
 @click.option("--out", "-o", type=FOLDER, help="Folder for the result; `roadworthy report` reads it.")
 @json_option
@@ -92,11 +102,15 @@ def audit_images(
 @click.command(
     epilog=examples(
         "roadworthy bench bundles/natural bundles/channel",
+        "roadworthy bench bundles/natural --precision fp32 --precision int8",
         "roadworthy bench bundles/* --seconds 10 --batch 1 --batch 8 --out results/bench.json",
     )
 )
 @click.argument("bundles", nargs=-1, required=True, type=FOLDER)
 @click.option("--stage", "stages", multiple=True, help="Only these: classify, vg, ig, sg, gini, road.")
+@click.option(
+    "--precision", "precisions", multiple=True, help="As fp32 or int8; may be repeated to compare.  [default: fp32]"
+)
 @click.option("--batch", "batches", multiple=True, type=int, help="Images of one call; may be repeated.  [default: 1]")
 @click.option("--iterations", type=int, help="Calls of each bundle, stage and batch size.")
 @click.option("--seconds", type=float, help="Seconds of each bundle, stage and batch size, instead of --iterations.")
@@ -135,7 +149,8 @@ def bench(
 def audit_table(result: AuditResult) -> str:
     """Return the result as plain text: one line per explainer."""
     accuracy = "no labels" if result.accuracy is None else f"accuracy {result.accuracy:.1%}"
-    lines = [f"{result.bundle}: {accuracy} of {result.images} images ({result.source})"]
+    precision = "" if result.options.precision == FP32 else f" in {result.options.precision}"
+    lines = [f"{result.bundle}{precision}: {accuracy} of {result.images} images ({result.source})"]
     for method, found in result.explainers.items():
         measures = [f"Gini {show(found.gini.mean)}", f"gradient norm {show(found.gradient_norm.mean)}"]
         if found.road is not None:

@@ -32,7 +32,7 @@ def draw_layers(rows: Sequence[LayerSensitivity]) -> bytes:
         axes.tick_params(labelsize=7)
     left.set_yticks(places, [row.layer for row in rows])
     left.invert_yaxis()
-    left.legend(fontsize=7)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
     return buffer.getvalue()

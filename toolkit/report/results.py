@@ -12,11 +12,11 @@ import numpy as np
 
 from edge_runtime.audit import AuditResult, Distribution, RoadAudit
 from edge_runtime.benchmark import BenchmarkResult, Measurement
-from edge_runtime.bundle import CLASSIFIER, load_arrays
+from edge_runtime.bundle import CLASSIFIER, load_arrays, precision_file
 from edge_runtime.device_identity import DeviceIdentity
 from edge_runtime.errors import DataError
 from edge_runtime.examples import from_arrays
-from edge_runtime.manifest import MANIFEST, Manifest
+from edge_runtime.manifest import FP32, MANIFEST, Manifest
 from toolkit.report.summary import Estimate, Examples, Latency, RoadCurves, Summary
 
 EXAMPLES = "examples.npz"
@@ -31,9 +31,10 @@ NORMAL_95 = 1.96
 
 @dataclass
 class Found:
-    """All results of one bundle, by its digest."""
+    """All results of one bundle in one precision, by its digest."""
 
     digest: str
+    precision: str = FP32
     names: list[str] = field(default_factory=list)
     audit: AuditResult | None = None
     folder: Path | None = None
@@ -54,19 +55,21 @@ def collect(paths: Sequence[Path], *, required: bool = True) -> Results:
     Raises DataError where a path does not exist, a named file is no result, a result is damaged, or nothing is found
     where something is ``required``.
     """
-    found: dict[str, Found] = {}
+    found: dict[tuple[str, str], Found] = {}
     audits, benchmarks = [], []
     for path, named in result_files(paths):
         result = read_result(path, named)
         if isinstance(result, AuditResult):
-            bundle = found.setdefault(result.digest, Found(result.digest))
+            key = result.digest, result.options.precision
+            bundle = found.setdefault(key, Found(*key))
             bundle.names.insert(0, result.bundle)
             bundle.audit, bundle.folder = result, path.parent
             audits.append(result)
         elif isinstance(result, BenchmarkResult):
-            for name, digest in result.bundles.items():
-                bundle = found.setdefault(digest, Found(digest))
-                bundle.names.append(name)
+            for name in result.bundles:
+                key = subject_of(result, name)
+                bundle = found.setdefault(key, Found(*key))
+                bundle.names.append(name.removesuffix(f" {bundle.precision}"))
                 bundle.measurements |= {m.stage: m for m in result.measurements if m.bundle == name and m.batch == 1}
             benchmarks.append(result)
     if not found and required:
@@ -125,7 +128,7 @@ def summarize(bundle: Found, name: str) -> Summary:
     return Summary(
         name=name,
         digest=bundle.digest,
-        size=manifest.files[CLASSIFIER].size if manifest else None,
+        size=manifest.files[precision_file(CLASSIFIER, bundle.precision)].size if manifest else None,
         macs=manifest.macs if manifest else None,
         parameters=manifest.parameters if manifest else None,
         nonzero_parameters=manifest.nonzero_parameters if manifest else None,
@@ -168,15 +171,23 @@ def read_examples(bundle: Found, manifest: Manifest | None) -> Examples | None:
 
 
 def short_names(bundles: Sequence[Found]) -> list[str]:
-    """Return a name for each bundle: its variant's label where that tells them apart, else the bundle's own name."""
+    """Return a name for each bundle: its variant's label where that tells them apart, else the bundle's own name.
+
+    A precision other than FP32 is part of the name.
+    """
     labels = [
         bundle.audit.variant.label if bundle.audit and bundle.audit.variant else bundle.names[0] for bundle in bundles
     ]
-    if len(set(labels)) < len(labels):
-        labels = [bundle.names[0] for bundle in bundles]
-    if len(set(labels)) < len(labels):
-        labels = [f"{name} {bundle.digest[:6]}" for name, bundle in zip(labels, bundles, strict=True)]
-    return labels
+    choices = (labels, [bundle.names[0] for bundle in bundles])
+    for names in choices:
+        labels = [with_precision(name, bundle) for name, bundle in zip(names, bundles, strict=True)]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [f"{name} {bundle.digest[:6]}" for name, bundle in zip(labels, bundles, strict=True)]
+
+
+def with_precision(name: str, bundle: Found) -> str:
+    return name if bundle.precision == FP32 else f"{name}, {bundle.precision.upper()}"
 
 
 def curves(road: RoadAudit) -> RoadCurves:
@@ -210,12 +221,17 @@ def device_line(device: DeviceIdentity) -> str:
     return ", ".join(filter(None, (device.board, device.cpu_model, cores, memory, device.gpu))) or "unknown"
 
 
+def subject_of(result: BenchmarkResult, name: str) -> tuple[str, str]:
+    """Return digest and precision of what a benchmark calls ``name``."""
+    return result.bundles[name], result.precisions.get(name, FP32)
+
+
 def describe(
-    audits: Sequence[AuditResult], benchmarks: Sequence[BenchmarkResult], names: dict[str, str]
+    audits: Sequence[AuditResult], benchmarks: Sequence[BenchmarkResult], names: dict[tuple[str, str], str]
 ) -> list[tuple[str, str]]:
     """Return the notes on how the figures came about; what differs between results is listed with all its values.
 
-    ``names`` maps bundle digests to the names that the report uses.
+    ``names`` maps bundle digests and precisions to the names that the report uses.
     """
     rows: list[tuple[str, str]] = []
     for result in benchmarks:
@@ -227,7 +243,7 @@ def describe(
         for stage in result.options.stages:
             moved = [m for m in result.measurements if m.stage == stage and m.steady is False]
             if moved:
-                which = ", ".join(dict.fromkeys(names[result.bundles[m.bundle]] for m in moved))
+                which = ", ".join(dict.fromkeys(names[subject_of(result, m.bundle)] for m in moved))
                 rows.append(("not steady", f"{stage} of {which}, for instance: {moved[0].moved[0]}"))
     for audit in audits:
         rows.append(("images", f"{audit.images} ({audit.source})"))
