@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import record
-from edge_runtime.benchmark import BenchmarkOptions, cold_start
+from edge_runtime.benchmark import BenchmarkOptions, Subject, cold_start
 from edge_runtime.bundle import Bundle, open_bundle
 from edge_runtime.explainer import Explainer
-from edge_runtime.manifest import InputSpec
+from edge_runtime.manifest import FP32, InputSpec
 from edge_runtime.sessions import default_chunk
 from edge_runtime.workload import benchmark_images
 
@@ -72,7 +72,7 @@ def fresh_import(statement: str) -> dict[str, Any]:
 def memory(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield cold start and resident memory of VGG-16 at 32x32 with its explainer, every method having run."""
     bundle = make_bundle("vgg16@32", folder)
-    found = cold_start(bundle, "vgg16@32", BenchmarkOptions(cold_starts=3))
+    found = cold_start(Subject(bundle, FP32), "vgg16@32", BenchmarkOptions(cold_starts=3))
     yield {
         "measure": "memory",
         "what": "vgg16@32 classifier and explainer",
