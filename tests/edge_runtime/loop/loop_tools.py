@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -80,3 +81,17 @@ def frames(path: Path) -> list[FrameRecord]:
 
 def events(path: Path) -> list[EventRecord]:
     return [record for record in records(path) if isinstance(record, EventRecord)]
+
+
+# What two replays of the same frames may differ in.
+EXCLUDED = ("latency_ms", "device")
+
+
+def comparable(path: Path) -> list[Record]:
+    """Return the records without what depends on the clock."""
+    nothing: dict[str, Any] = {"latency_ms": {}, "device": None}
+    assert set(nothing) == set(EXCLUDED)
+    return [
+        msgspec.structs.replace(record, **nothing) if isinstance(record, FrameRecord) else record
+        for record in records(path)
+    ]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-import msgspec
 import numpy as np
 import pytest
 
@@ -18,7 +17,7 @@ from edge_runtime.bundle import Bundle, open_bundle
 from edge_runtime.device import DeviceReadings
 from edge_runtime.errors import InputError, ProviderError
 from edge_runtime.live import LiveWriter, read_live, read_picture
-from edge_runtime.log import EventRecord, FrameRecord, Record
+from edge_runtime.log import EventRecord, FrameRecord
 from edge_runtime.log.writer import Surroundings
 from edge_runtime.loop import EngineOptions, LadderOptions, ScheduleOptions, VehicleLoop
 from edge_runtime.loop import engine as engine_module
@@ -32,6 +31,7 @@ from tests.edge_runtime.loop.loop_tools import (
     QUICK,
     ArraySource,
     balanced,
+    comparable,
     events,
     frames,
     open_audit_log,
@@ -41,18 +41,6 @@ from tests.edge_runtime.loop.loop_tools import (
 from tests.edge_runtime.tiny_bundle import LABELS, SPEC, TinyNetwork, images, tiny_files, write_tiny_bundle
 
 WHITE = normalize(np.full((1, SPEC.height, SPEC.width, 3), HANGS, np.uint8), SPEC)
-# What two replays of the same frames may differ in.
-EXCLUDED = ("latency_ms", "device")
-
-
-def comparable(path: Path) -> list[Record]:
-    """Return the records without what depends on the clock."""
-    nothing: dict[str, Any] = {"latency_ms": {}, "device": None}
-    assert set(nothing) == set(EXCLUDED)
-    return [
-        msgspec.structs.replace(record, **nothing) if isinstance(record, FrameRecord) else record
-        for record in records(path)
-    ]
 
 
 def names(path: Path) -> list[str]:
