@@ -45,6 +45,10 @@ class LogKeeper:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Store what waits and close the log; what comes later is refused."""
         self._closing.set()
         # A disk that hangs must not hold up the end of the process; what was acknowledged is safe.
         self._thread.join(CLOSING_SECONDS)

@@ -39,7 +39,8 @@ class VehicleLoop:
     """One run over one source. ``run`` returns when the source ends, a limit is reached, or ``stop`` is called.
 
     A source that is not live is replayed: every frame is taken, audits are scheduled by counts and nothing is left out,
-    so that the same frames give the same records, but for time stamps, ``latency_ms`` and ``device``.
+    so that the same frames give the same records, but for time stamps, ``latency_ms`` and ``device``. The ``log`` is
+    closed at the end, so that all of it is durable.
     """
 
     def __init__(
@@ -88,9 +89,9 @@ class VehicleLoop:
             window = Window(self._live, self.status, self._pictures)
         reader: threading.Thread | None = None
         with contextlib.ExitStack() as stack:
+            stack.enter_context(self._keeper)
             stack.enter_context(self._source)
             stack.callback(self._engine.close)
-            stack.enter_context(self._keeper)
             stack.enter_context(Housekeeper(self._sampler, self._sensed, window))
             try:
                 self._warm_up()
@@ -129,6 +130,7 @@ class VehicleLoop:
         self._state, self._message = "stopped", self._ended
         counts = {name: float(value) for name, value in msgspec.structs.asdict(self._queue.counts).items()}
         self._witness.happened("stopped", self._ended, {**counts})
+        self._keeper.close()  # before the source, whose devices may take their time to be released
 
     def _cycle(self) -> None:
         """Take frames until there is a reason to end: the newest first, audits between them."""
@@ -142,6 +144,8 @@ class VehicleLoop:
             self._check_time()
             self._climb()
             self._audit()
+            if self._engine.exhausted:
+                self.stop("too many inferences hung for ever")
 
     def _patience(self) -> float:
         """Return how long to wait for a frame before auditing on."""
@@ -236,8 +240,6 @@ class VehicleLoop:
         in_a_row = self._failing.bad(self._happened, f"{frame.frame_id}: {error}")
         if not self._stopping.is_set() and (isinstance(error, HangingError) or in_a_row % FAILURES_TO_REBUILD == 0):
             self._engine.rebuild()
-        if self._engine.exhausted:
-            self.stop("too many inferences hung for ever")
 
     def _happened(self, name: str, message: str) -> None:
         if name == LOST:

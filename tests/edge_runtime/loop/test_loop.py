@@ -287,6 +287,28 @@ def test_a_source_that_raises_ends_the_loop_in_order(tiny: Bundle, tmp_path: Pat
     assert events(tmp_path / "log")[-1].message == "the source failed: the camera is gone for good"
 
 
+def test_a_source_that_does_not_open_leaves_the_log_closed(tiny: Bundle, tmp_path: Path) -> None:
+    class Shut(ArraySource):
+        def __enter__(self) -> ArraySource:
+            raise InputError("no permission for the camera")
+
+    with pytest.raises(InputError, match="no permission"):
+        run(tiny, Shut([]), tmp_path / "log")
+    open_audit_log(tmp_path / "log", tiny).close()
+
+
+def test_a_source_that_is_slow_to_close_does_not_keep_the_log_open(tiny: Bundle, tmp_path: Path) -> None:
+    acknowledged = []
+
+    class Slow(ArraySource):
+        def __exit__(self, *exception: object) -> None:
+            acknowledged.append(len(frames(tmp_path / "log")))
+            open_audit_log(tmp_path / "log", tiny).close()
+
+    run(tiny, Slow(images(10)), tmp_path / "log")
+    assert acknowledged == [10]
+
+
 def test_a_source_without_frames(tiny: Bundle, tmp_path: Path) -> None:
     summary = run(tiny, ArraySource([]), tmp_path / "log")
     assert (summary.counts.produced, summary.latency, summary.ended) == (0, {}, "the source ended")
