@@ -6,10 +6,11 @@ interrupted training continues on a CPU exactly as if it had never stopped.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,28 @@ from toolkit.runs import RunInfo
 
 REPORT_EVERY = 10
 """Steps between progress reports: each one waits for the device and checks the loss."""
+SMALLEST_PART = 2
+"""Images: batch normalisation cannot take one alone."""
+
+
+logger = logging.getLogger(__name__)
 
 
 class TrainingStoppedError(RunError):
     """Ctrl-C during training; the checkpoint is kept."""
 
     exit_code = 130
+
+
+class DivergedError(RunError):
+    """A loss or weights that are not finite."""
+
+
+@dataclass
+class Memory:
+    """Into how many parts a batch is cut so that it fits; their gradients add up to the whole batch's."""
+
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -82,8 +99,11 @@ def train(
     ``variant`` describes the result. ``model`` is the network to start from, changed in place: a new one, a pruned one
     whose masks are kept, or one loaded from a run to fine-tune; without it the variant's architecture is built.
 
-    Raises RunError for an existing run or an unfinished one without ``force`` and for a loss that is not finite,
-    TrainingStoppedError on Ctrl-C, DataError for data that does not fit.
+    A batch that does not fit into memory is halved, and again, with the gradients of its parts added up; a warning is
+    logged, for batch normalisation then sees the parts.
+
+    Raises RunError for an existing run or an unfinished one without ``force``, DivergedError for a loss that is not
+    finite, TrainingStoppedError on Ctrl-C, DataError for data that does not fit.
     """
     folder = Path(folder)
     check_output(folder, force=force)
@@ -166,6 +186,7 @@ class _Session:
     optimizer: Optimizer
     history: list[dict[str, Any]]
     progress: Report | None
+    memory: Memory = field(default_factory=Memory)
 
     @property
     def config(self) -> TrainConfig:
@@ -218,29 +239,62 @@ def _epoch(session: _Session, epoch: int) -> dict[str, Any]:
 
 def _steps(session: _Session, epoch: int, generator: torch.Generator) -> tuple[float, float]:
     """Take the optimiser's steps of one epoch; return mean loss and accuracy on the (augmented) training images."""
-    config, model, device = session.config, session.model, session.device
+    config, device = session.config, session.device
     steps = _step_count(len(session.dataset.train), config.batch)
     total = torch.zeros(2, device=device, dtype=torch.float64)
     seen = 0
-    for step, (images, labels) in enumerate(_loaded(session, epoch, generator)):
+    for step, (images, labels) in enumerate(_loaded(session, epoch)):
         share = (epoch + step / steps) / config.epochs
         for group in session.optimizer.param_groups:
             group["lr"] = config.learning_rate * recipes.SCHEDULES[config.schedule](share)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.amp and device.type == "cuda"):
-            logits = model(images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-        session.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        total += _fitting(session, images, labels, generator)
         session.optimizer.step()
         seen += len(labels)
-        total += torch.stack([loss.detach() * len(labels), (logits.argmax(1) == labels).sum()])
         if (step + 1) % REPORT_EVERY == 0 or step + 1 == steps:
             _report(session, epoch, step + 1, steps, float(total[0]) / seen)
     return float(total[0]) / seen, float(total[1]) / seen
 
 
-def _loaded(session: _Session, epoch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield normalised, augmented and, in adversarial training, attacked images with their labels on the device."""
+def _fitting(session: _Session, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Do what :func:`_gradients` does, with the batch cut into as many parts as the memory asks for."""
+    while True:
+        try:
+            return _gradients(session, images, labels, generator)
+        except (RuntimeError, MemoryError) as error:
+            size = -(-len(labels) // (2 * session.memory.parts))
+            if not out_of_memory(error) or size < SMALLEST_PART:
+                raise
+        # Outside the handler, which would keep the failed step's tensors alive.
+        session.memory.parts *= 2
+        if session.device.type == "cuda":
+            torch.cuda.empty_cache()
+        logger.warning("out of memory: batches of %d go in parts of %d from now on", session.config.batch, size)
+
+
+def _gradients(session: _Session, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Leave the gradients of the batch's mean loss in the parameters; return the sums of loss and of right answers."""
+    config, model, device = session.config, session.model, session.device
+    total = torch.zeros(2, device=device, dtype=torch.float64)
+    session.optimizer.zero_grad(set_to_none=True)
+    size = -(-len(labels) // session.memory.parts)
+    for inputs, wanted in zip(images.split(size), labels.split(size), strict=True):
+        if config.adversarial is not None:
+            inputs = pgd(model, inputs, wanted, config.adversarial, session.plan.info.input, generator)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.amp and device.type == "cuda"):
+            logits = model(inputs)
+            loss = F.cross_entropy(logits, wanted, label_smoothing=config.label_smoothing)
+        (loss if len(wanted) == len(labels) else loss * (len(wanted) / len(labels))).backward()
+        total += torch.stack([loss.detach() * len(wanted), (logits.argmax(1) == wanted).sum()])
+    return total
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether ``error`` is an allocation that failed, on any device; PyTorch has no type for the CPU's."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def _loaded(session: _Session, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield normalised and augmented images with their labels on the device."""
     config, spec = session.config, session.plan.info.input
     batches = iterate(
         session.dataset.train,
@@ -252,10 +306,7 @@ def _loaded(session: _Session, epoch: int, generator: torch.Generator) -> Iterat
     )
     layout = torch.channels_last if session.device.type in config.channels_last else torch.contiguous_format
     for pixels, labels in batches:
-        inputs = prepare(pixels, spec).contiguous(memory_format=layout)
-        if config.adversarial is not None:
-            inputs = pgd(session.model, inputs, labels, config.adversarial, spec, generator)
-        yield inputs, labels
+        yield prepare(pixels, spec).contiguous(memory_format=layout), labels
 
 
 def _step_count(images: int, batch: int) -> int:
@@ -272,8 +323,8 @@ def _report(session: _Session, epoch: int, step: int, steps: int, loss: float) -
         session.progress(Progress(epoch + 1, session.config.epochs, step, steps, loss, last))
 
 
-def _diverged(session: _Session, epoch: int, what: str) -> RunError:
-    return RunError(
+def _diverged(session: _Session, epoch: int, what: str) -> DivergedError:
+    return DivergedError(
         f"{what} in epoch {epoch + 1} (learning rate {session.config.learning_rate:g}); lower the learning rate and "
         f"start over with --force"
     )

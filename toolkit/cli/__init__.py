@@ -36,6 +36,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command("toolkit.cli.desktop:train", "Train a classifier into a run folder.", needs=("torch",)),
     "prune": Command("toolkit.cli.desktop:prune", "Prune a run into a new one.", needs=("torch",)),
     "evaluate": Command("toolkit.cli.desktop:evaluate", "Measure runs on held-out images.", needs=("torch",)),
+    "study": Command("toolkit.cli.study:study", "Run a grid of networks; tables beside the paper's.", needs=("torch",)),
     "export": Command("toolkit.cli.export:export", "Make a run or an ONNX file into a bundle.", needs=("onnx",)),
     "calibrate": Command(
         "toolkit.cli.calibrate:calibrate", "Add INT8 to a bundle, if its explanations survive.", needs=("onnx",)

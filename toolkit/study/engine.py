@@ -1,0 +1,314 @@
+"""Run the cells of a study, one after the other; whatever ends the work, the next start goes on where it stopped.
+
+::
+
+    OUT/runs/LABEL/          trained networks (toolkit.runs); LABEL.partial/ holds a checkpoint while training
+    OUT/cells/LABEL.json     measurements, the last thing that a cell writes; LABEL.npz saliency of a few images
+    OUT/logs/NAME.log        what happened, cell by cell
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import shutil
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from edge_runtime.errors import RoadworthyError, RunError
+from edge_runtime.software import software_versions
+from toolkit import checkpoint, evaluation, pipeline, recipes, runs, training
+from toolkit.data import Dataset
+from toolkit.report.summary import Examples
+from toolkit.study import measure
+from toolkit.study.cells import Cell, ancestors
+from toolkit.study.results import CellResult, read_result, write_result
+from toolkit.study.schema import Study
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+logger = logging.getLogger("toolkit")
+
+
+class StudyStoppedError(RoadworthyError):
+    """A study that cannot go on for now: the disk is full, or it is running already."""
+
+
+class StudyInterruptedError(RoadworthyError):
+    """Ctrl-C during a study."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a study keeps what."""
+
+    root: Path
+
+    def run(self, cell: Cell) -> Path:
+        return self.root / "runs" / cell.run_label
+
+    def result(self, cell: Cell) -> Path:
+        return self.root / "cells" / f"{cell.label}.json"
+
+    def log(self, cell: Cell) -> Path:
+        return self.root / "logs" / f"{cell.name.replace('/', '-')}.log"
+
+    def known(self, cell: Cell) -> CellResult | None:
+        """Return the result of a cell that is done; None for one that is not, or whose file is damaged."""
+        try:
+            return read_result(self.result(cell))
+        except RunError:
+            return None
+
+    def state(self, cell: Cell) -> str:
+        """Return what there is of a cell: "done", "trained", "begun" (a checkpoint) or "new"."""
+        if self.known(cell) is not None:
+            return "done"
+        if (self.run(cell) / runs.INFO).is_file():
+            return "trained"
+        return "begun" if (runs.partial_folder(self.run(cell)) / checkpoint.FILE).is_file() else "new"
+
+
+class View(Protocol):
+    """Whoever watches a study."""
+
+    def started(self, cell: Cell) -> None: ...
+
+    def step(self, cell: Cell, doing: str, done: float) -> None:
+        """``doing`` says what, ``done`` is the share 0..1 of that."""
+
+    def done(self, cell: Cell, seconds: float) -> None: ...
+
+    def failed(self, cell: Cell, reason: str) -> None: ...
+
+
+@dataclass
+class Outcome:
+    """What became of the cells: results of those that are done, reasons of those that failed, by name."""
+
+    results: dict[str, CellResult] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def run_cells(study: Study, cells: Sequence[Cell], datasets: Mapping[str, Dataset], out: Path, view: View) -> Outcome:
+    """Make and measure ``cells`` in ``out``, skipping those that are done; one that fails does not stop the others.
+
+    Raises StudyStoppedError on a full disk or where another process runs a study in ``out``, StudyInterruptedError on
+    Ctrl-C. Both leave everything in a state to go on from.
+    """
+    place, outcome = Workplace(out), Outcome()
+    with _alone(out):
+        for cell in cells:
+            reason = next((f"{above.name} failed" for above in ancestors(cell) if above.name in outcome.failures), None)
+            if reason is not None:
+                outcome.failures[cell.name] = reason
+                view.failed(cell, reason)
+                continue
+            if (known := place.known(cell)) is not None:
+                outcome.results[cell.name] = known
+                continue
+            started = time.perf_counter()
+            view.started(cell)
+            try:
+                outcome.results[cell.name] = run_cell(study, cell, datasets[cell.subject.name], place, view)
+            except (KeyboardInterrupt, training.TrainingStoppedError):
+                raise StudyInterruptedError(f"stopped in {cell.name}; start the same command again to go on") from None
+            except Exception as error:
+                if disk_full(error):
+                    raise StudyStoppedError(
+                        f"the disk is full ({cell.name}, {out}); make room and start the same command again to go on"
+                    ) from error
+                outcome.failures[cell.name] = _reason(error)
+                view.failed(cell, outcome.failures[cell.name])
+            else:
+                view.done(cell, time.perf_counter() - started)
+    return outcome
+
+
+def run_cell(study: Study, cell: Cell, dataset: Dataset, place: Workplace, view: View) -> CellResult:
+    """Make, measure and write one cell, and return its result. Raises what training, pruning and measuring raise."""
+    with _log_file(place.log(cell)) as remarks:
+        try:
+            logger.info("%s begins: network %s, measurements %s", cell.name, cell.run_key, cell.key)
+            started = time.perf_counter()
+            run = make_run(cell, dataset, place, view)
+            trained = time.perf_counter() - started
+            result = _measured(study, cell, dataset, run, view, trained, remarks)
+            write_result(place.result(cell), *result)
+            logger.info("%s is done: accuracy %.4f", cell.name, result[0].accuracy)
+        except BaseException as error:
+            logger.error("%s stopped: %s", cell.name, "".join(traceback.format_exception(error)).rstrip())
+            raise
+    return result[0]
+
+
+def make_run(cell: Cell, dataset: Dataset, place: Workplace, view: View) -> Path:
+    """Return the folder of the cell's trained network, after training, resuming or pruning as far as is needed."""
+    run = place.run(cell)
+    partial = runs.partial_folder(run)
+    if (run / runs.INFO).is_file():
+        shutil.rmtree(partial, ignore_errors=True)  # killed between the run's appearance and this
+        return run
+    parent = None if cell.parent is None else make_run(cell.parent, dataset, place, view)
+    report = _training_report(cell, view)
+    if partial.is_dir():
+        try:
+            training.resume(run, dataset, progress=report)
+            return run
+        except RunError as error:
+            if isinstance(error, training.TrainingStoppedError | training.DivergedError) or disk_full(error):
+                raise
+            logger.warning("the checkpoint cannot be used (%s); training starts over", error)
+    _train(cell, dataset, run, parent, report)
+    return run
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """Tell whether ``error`` comes from a full disk, or from one that is full for this user."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _train(cell: Cell, dataset: Dataset, run: Path, parent: Path | None, report: training.Report) -> None:
+    strategy, subject = cell.strategy, cell.subject
+    how = None
+    if strategy.pruning != "none":
+        how = pipeline.Pruning(strategy.pruning, strategy.amount, cell.preset)
+    if parent is not None:
+        assert how is not None
+        pipeline.prune(parent, run, how, dataset=dataset, fine_tune=cell.config, force=True, progress=report)
+        return
+    assert cell.config is not None
+    pipeline.train(
+        dataset,
+        run,
+        subject.architecture,
+        cell.config,
+        width=subject.width,
+        prune=how,
+        force=True,
+        progress=report,
+    )
+
+
+def _measured(
+    study: Study, cell: Cell, dataset: Dataset, run: Path, view: View, trained: float, remarks: list[str]
+) -> tuple[CellResult, Examples | None]:
+    model, info = runs.load(run)
+    pipeline.check_labels(info, dataset)
+    counts = evaluation.count(model, info.variant.input_size)
+    device = recipes.device(cell.trained_by)
+    found = measure.measure(
+        model.to(device),
+        info.input,
+        dataset,
+        study.evaluation,
+        study.preset,
+        lambda stage, done, total: view.step(cell, stage, done / total),
+    )
+    result = CellResult(
+        name=cell.name,
+        key=cell.key,
+        run_key=cell.run_key,
+        subject=cell.subject.name,
+        strategy=cell.strategy.name,
+        timing=cell.timing,
+        seed=cell.seed,
+        variant=info.variant,
+        accuracy=found.accuracy,
+        correct=found.correct,
+        robust_accuracy=found.robust_accuracy,
+        images=found.images,
+        explainers=found.explainers,
+        **asdict(counts),
+        device=device.type,
+        software=software_versions(),
+        seconds={"training": round(trained, 3), **found.seconds},
+        notes=tuple(remarks),
+    )
+    return result, found.examples
+
+
+def _training_report(cell: Cell, view: View) -> training.Report:
+    def report(state: training.Progress) -> None:
+        done = ((state.epoch - 1) * state.steps + state.step) / (state.epochs * state.steps)
+        view.step(cell, f"training, epoch {state.epoch} of {state.epochs}, loss {state.loss:.3f}", done)
+        if state.step == state.steps:
+            logger.info("epoch %d of %d: loss %.4f", state.epoch, state.epochs, state.loss)
+
+    return report
+
+
+def _reason(error: Exception) -> str:
+    """Return an expected failure's message, or a bug's kind and message; the cell's log has the traceback."""
+    text = str(error) if isinstance(error, RoadworthyError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
+
+
+class _Remarks(logging.Handler):
+    """Keeps warnings for the cell's result."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.WARNING:
+            self.lines.append(record.getMessage())
+
+
+class _QuietFile(logging.FileHandler):
+    """A log that a full disk silences: the failure that matters is that of the result, which is reported."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        pass
+
+
+@contextlib.contextmanager
+def _log_file(path: Path) -> Iterator[list[str]]:
+    """Write the package's log records to ``path`` meanwhile; yields the list that warnings are added to."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file, remarks = _QuietFile(path, encoding="utf-8"), _Remarks()
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level, propagate = logger.level, logger.propagate
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    for handler in (file, remarks):
+        logger.addHandler(handler)
+    try:
+        yield remarks.lines
+    finally:
+        for handler in (file, remarks):
+            logger.removeHandler(handler)
+            with contextlib.suppress(OSError):  # flushing at close meets the same full disk
+                handler.close()
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the kernel releases however this process ends."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = (out / ".lock").open("w")
+    except OSError as error:
+        raise RunError(f"{out} cannot be written: {error.strerror}; choose another folder") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StudyStoppedError(
+                f"a study is running in {out} already; wait for it or choose another --out"
+            ) from None
+        yield
