@@ -162,7 +162,7 @@ def _explain(work: _Work, preset: ExplainerPreset) -> tuple[Explained, Floats]:
         start += size
         work.stage(f"explaining ({preset.method})", min(start, count), count)
     saliency = reduce_channels(attribution, preset.reduction)
-    valid = np.isfinite(attribution.reshape(count, -1)).all(axis=1)
+    valid: NDArray[np.bool_] = np.isfinite(np.abs(attribution).max(axis=(1, 2, 3)))  # a NaN anywhere is the maximum
     work.seconds[preset.method] = time.perf_counter() - started
     started = time.perf_counter()
     found = Explained(
