@@ -17,6 +17,8 @@ from edge_runtime.live import read_live
 from edge_runtime.log import FrameRecord, read, verify
 from tests.edge_runtime.tiny_bundle import images, tiny_files, tiny_network, write_tiny_bundle
 from tests.toolkit.conftest import Roadworthy, one_line
+from toolkit.cli.loop import OF_IMAGES, OF_SOURCE
+from toolkit.cli.measure import audit
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FRAMES = 24
@@ -42,12 +44,20 @@ def test_a_folder_is_replayed_into_a_log(roadworthy: Roadworthy, bundle: Path, s
     assert code == 0, error
     assert f"{FRAMES} produced = {FRAMES} processed + 0 dropped + 0 failed" in out
     assert "5 vg, 1 ig" in out
+    assert error == ""
     assert verify(log).ok
     entries = list(read(log))
     assert sum(isinstance(entry.record, FrameRecord) for entry in entries) == FRAMES
     assert entries[0].identity.vehicle == "bus 12"
     status = read_live(live)
     assert status is not None and status.state == "stopped"
+
+
+def test_no_option_is_declared_twice() -> None:
+    """Both forms of the command share one parser; click only warns."""
+    names = [option for parameter in audit.params for option in parameter.opts]
+    assert sorted(names) == sorted(set(names))
+    assert set(OF_IMAGES) | set(OF_SOURCE) <= {parameter.name for parameter in audit.params}
 
 
 def test_json_has_the_books(roadworthy: Roadworthy, bundle: Path, signs: Path) -> None:
@@ -78,7 +88,6 @@ def test_boxes_and_crops_reach_the_source(roadworthy: Roadworthy, bundle: Path, 
         (["--every", 5], "--every goes with --source; name a source too"),
         (["--log", "OUT"], "--log goes with --source"),
         (["--no-live"], "--no-live goes with --source"),
-        (["--precision", "int8"], "--precision goes with --source"),
         (["--source", "SIGNS", "--precision", "int9", "--no-live"], "unknown precision of this bundle 'int9'"),
         (["--source", "SIGNS", "--limit", 5], "--limit goes without --source; leave one of the two out"),
         (["--source", "SIGNS", "--images", "SIGNS"], "--images goes without --source"),

@@ -17,7 +17,7 @@ from edge_runtime.errors import InputError, LogError, unknown
 from edge_runtime.log.store import DEFAULT_MAX_BYTES
 from edge_runtime.loop import GROUP, EngineOptions, LadderOptions, LoopOptions, ScheduleOptions, VehicleLoop
 from edge_runtime.path import METHODS
-from toolkit.cli.options import FILE, FOLDER, precision_option, stack
+from toolkit.cli.options import FILE, FOLDER, stack
 
 if TYPE_CHECKING:
     from edge_runtime.bundle import Bundle
@@ -29,7 +29,7 @@ OF_IMAGES = ("images", "limit", "presets", "example_count", "out", "force")
 # And those of a source, which have none for a set of images.
 OF_SOURCE = (
     "boxes", "crop", "topic", "log", "log_bytes", "vehicle", "live", "no_live", "every", "budget", "road_images",
-    "road_window", "precision", "depth", "frames", "seconds", "timeout", "target_ms", "hot",
+    "road_window", "depth", "frames", "seconds", "timeout", "target_ms", "hot",
 )  # fmt: skip
 
 # How long Python lets one thread run on while another waits, 5 ms by default: as long as a small network takes.
@@ -57,7 +57,6 @@ source_options = stack(
     number("--budget", DEFAULTS.schedule.budget, "Share of time for IG, SG and ROAD.", float),
     number("--road-images", DEFAULTS.schedule.road_images, "Images of one ROAD measurement."),
     number("--road-window", DEFAULTS.schedule.road_window, "Images that these are drawn from."),
-    precision_option,
     number("--depth", DEFAULTS.depth, "Frames that may wait: 1 or 2."),
     number("--frames", None, "End after so many frames.  [default: with the source]"),
     number("--seconds", None, "End after so many seconds.", float),
