@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from edge_runtime.manifest import (
     MANIFEST,
     PRESETS,
     Baselines,
+    DriftOptions,
     FileEntry,
     GradientParity,
     InputSpec,
@@ -44,7 +45,8 @@ class Contents:
     """What a bundle holds beside the two graphs.
 
     ``golden_images``: normalised float32 [G,3,H,W], the self-test's inputs. ``audit_set``: labelled images for audits
-    on the device; with ``baselines`` they are audited here too, for the vehicle to compare its figures with.
+    on the device; with ``baselines`` they are audited here too, for the vehicle to compare its figures with, as
+    ``drift`` says.
     ``presets`` names the explainers' parameters. ``variant`` and ``gradient_parity`` are None for a user's own ONNX
     file.
     """
@@ -56,6 +58,7 @@ class Contents:
     variant: Variant | None = None
     audit_set: AuditSet | None = None
     baselines: bool = True
+    drift: DriftOptions = field(default_factory=DriftOptions)
     dataset_digest: str | None = None
     gradient_parity: GradientParity | None = None
     presets: str = DEFAULT_PRESETS
@@ -103,6 +106,7 @@ def describe(classifier: onnx.ModelProto, contents: Contents) -> Manifest:
         files={},
         variant=contents.variant,
         explainers=PRESETS[contents.presets],
+        drift=contents.drift,
         dataset_digest=contents.dataset_digest,
         macs=counted.macs,
         parameters=counted.parameters,

@@ -14,7 +14,7 @@ import pytest
 from edge_runtime.bundle import AuditSet, open_bundle
 from edge_runtime.classifier import Classifier
 from edge_runtime.errors import BundleError, ExportError, ProviderError
-from edge_runtime.manifest import PRESETS, InputSpec
+from edge_runtime.manifest import PRESETS, DriftOptions, InputSpec
 from edge_runtime.self_test import SelfTest, relative_error, self_test
 from edge_runtime.variant import Variant
 from export import bundle as writer
@@ -99,6 +99,12 @@ def test_baselines_of_every_measure_that_the_vehicle_watches(written: Path) -> N
         widths = np.diff(road.percentages) / (road.percentages[-1] - road.percentages[0])
         both = [float((np.add(curve[1:], curve[:-1]) / 2 * widths).sum()) for curve in (road.lerf, road.morf)]
         assert np.mean(road.areas) == pytest.approx((both[0] - both[1]) / 2)
+
+
+def test_the_drift_test_is_the_exporters_to_choose(classifier: onnx.ModelProto, tmp_path: Path) -> None:
+    chosen = DriftOptions(window=500, threshold=1e-7, thin=30)
+    out = write_bundle(tmp_path / "bundle", classifier, contents(drift=chosen))
+    assert open_bundle(out).manifest.drift == chosen
 
 
 def test_self_test_reproduces_the_golden_set(written: Path) -> None:
