@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +17,7 @@ from edge_runtime.bundle import EXPLAINER, Bundle
 from edge_runtime.classifier import Classifier, Prediction
 from edge_runtime.errors import EngineError
 from edge_runtime.explainer import Explainer
-from edge_runtime.manifest import FP32
+from edge_runtime.manifest import FP32, Method
 from edge_runtime.sessions import FATAL_ONLY, first_line, import_onnxruntime
 
 if TYPE_CHECKING:
@@ -177,15 +178,19 @@ class Engine:
             )
         return self._explainer
 
-    def warm_up(self, explain: bool) -> None:
-        """Open the sessions and run each once, for as long as it takes: an engine may be compiled now."""
+    def warm_up(self, methods: Sequence[Method]) -> None:
+        """Open the sessions and run each as they will be run, for as long as it takes: an engine may be compiled now.
+
+        A few sample points of every method do; IG computes F(baseline) once and keeps it.
+        """
         spec = self.bundle.manifest.input
         image = np.zeros((1, 3, spec.height, spec.width), np.float32)
         patient, self._supervisor.timeout = self._supervisor.timeout, float("inf")
         try:
             self.classifier.predict(image)
-            if explain:
-                self.explainer.explain(image, target=0)
+            for method in methods:
+                few = msgspec.structs.replace(self.explainer.preset(method), samples=2, tolerance=None)
+                self.explainer.explain(image, method, target=0, chunk=1, preset=few)
         finally:
             self._supervisor.timeout = patient
 

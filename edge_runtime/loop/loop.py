@@ -113,7 +113,7 @@ class VehicleLoop:
     def _warm_up(self) -> None:
         """Open the sessions; a stop meanwhile is no error."""
         try:
-            self._engine.warm_up(explain=self._engine.explains and bool(self._options.schedule.methods))
+            self._engine.warm_up(self._options.schedule.methods if self._engine.explains else ())
         except EngineError:
             if not self._stopping.is_set():
                 raise

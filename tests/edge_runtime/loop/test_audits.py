@@ -115,8 +115,7 @@ def test_a_slice_is_one_run_of_the_engine(tiny: Bundle, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(found._engine._supervisor, "run", counted)
     sample = samples(tiny, 1)[0]
-    assert found._engine.explainer.bundle is tiny
-    found._engine.explainer._logits_of_baseline(found._engine.explainer.preset("ig"))  # once per loop, in the warm-up
+    found._engine.warm_up(("vg", "ig", "sg"))
     found.offer(sample)
     while found.pending:
         before = runs

@@ -39,7 +39,7 @@ class Stuck:
 
 def test_it_computes_what_the_network_computes(tiny: Bundle, network: TinyNetwork) -> None:
     engine = Engine(tiny, EngineOptions(threads=1))
-    engine.warm_up(explain=True)
+    engine.warm_up(("vg", "ig", "sg"))
     prediction = engine.classify(CALM)
     assert prediction.target.tolist() == network.logits(CALM).argmax(axis=1).tolist()
     assert engine.explainer.explain(CALM, target=prediction.target).valid.all()
@@ -47,12 +47,12 @@ def test_it_computes_what_the_network_computes(tiny: Bundle, network: TinyNetwor
 
 
 def test_a_hanging_inference_is_terminated_and_the_next_one_works(hanging: Bundle) -> None:
-    engine = Engine(hanging, EngineOptions(threads=1, timeout=0.3))
+    engine = Engine(hanging, EngineOptions(threads=1, timeout=1.0))
     before = engine.classify(CALM)
     begin = time.monotonic()
-    with pytest.raises(HangingError, match=r"took over 0.3 s and was terminated"):
+    with pytest.raises(HangingError, match=r"took over 1 s and was terminated"):
         engine.classify(HANGING)
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 20
     assert not engine.exhausted
     engine.rebuild()
     assert engine.rebuilt == 1
@@ -95,6 +95,6 @@ def test_a_stop_does_not_wait_for_the_timeout(hanging: Bundle) -> None:
 
 def test_warm_up_has_no_timeout(tmp_path: Path, tiny: Bundle) -> None:
     engine = Engine(tiny, EngineOptions(threads=1, timeout=1e-9))
-    engine.warm_up(explain=False)
+    engine.warm_up(())
     assert engine._supervisor.timeout == 1e-9
     engine.close()

