@@ -123,10 +123,14 @@ class Reservoir(Generic[Item]):
 
 @dataclass
 class Gaps:
-    """Does a slice of work fit before the next frame? Durations by kind of slice are remembered at their worst."""
+    """Does a slice of work fit before the next frame? Durations by kind of slice are remembered at their worst.
+
+    ``margin``: so many times the longest must fit, because neither slices nor frames are on time to the millisecond.
+    """
 
     patience_seconds: float = 0.5
     forget: float = 0.95
+    margin: float = 1.25
     _longest: dict[str, float] = field(default_factory=dict)
 
     def took(self, kind: str, seconds: float) -> None:
@@ -138,4 +142,4 @@ class Gaps:
 
         A kind that was never run is taken to fit: there is no other way to learn how long it takes.
         """
-        return room is None or self._longest.get(kind, 0.0) < room
+        return room is None or self.margin * self._longest.get(kind, 0.0) < room

@@ -97,6 +97,7 @@ def test_a_slice_must_fit_before_the_next_frame() -> None:
     assert gaps.fits("vg", 0.001)  # never run: nobody knows better
     gaps.took("vg", 0.02)
     assert not gaps.fits("vg", 0.015)
+    assert not gaps.fits("vg", 0.022), "no margin"
     assert gaps.fits("vg", 0.03)
     assert gaps.fits("vg", None)
     assert gaps.fits("ig", 0.015)
