@@ -36,6 +36,10 @@ class TrustError(BundleError):
     """Signatures, versions or dates that this device does not accept, or a publisher's keys that cannot be used."""
 
 
+class InstallError(RoadworthyError):
+    """A bundle that was not activated; what was active before still is."""
+
+
 class ExportError(RoadworthyError):
     """A model that cannot be exported, or whose export disagrees with the original."""
 

@@ -22,7 +22,7 @@ REPLACED = {
     "MODEL.onnx": "model.onnx",
     "LABELS.txt": "labels.txt",
 }
-TRUST = {"keys", "sign", "trust"}  # docs/trust.md shows these, and its own test runs them
+TRUST = {"install", "keys", "sign", "trust"}  # docs/trust.md and docs/install.md show these; their own tests run them
 QUICK = {
     "train": ["--epochs", "1", "--device", "cpu"],
     "prune": ["--epochs", "1", "--device", "cpu"],

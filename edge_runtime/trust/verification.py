@@ -109,6 +109,12 @@ def verify_metadata(folder: Path, trusted: Trusted, clock: datetime) -> tuple[Ac
     return acceptance, targets
 
 
+def targets_digest(folder: Path) -> str:
+    """Return the digest of what a bundle's ``metadata/`` claims was signed; it proves nothing by itself."""
+    metadata = decode(read_bounded(folder, TARGETS_FILE), TARGETS, folder / TARGETS_FILE)
+    return hashlib.sha256(metadata.signed_bytes).hexdigest()
+
+
 def read_metadata(folder: Path) -> dict[str, bytes]:
     """Return the files of ``metadata/`` by name; raises TrustError for others than roots and targets."""
     names = sorted(os.listdir(folder)) if folder.is_dir() else []

@@ -49,6 +49,9 @@ COMMANDS: dict[str, Command] = {
     "keys": Command("toolkit.cli.trust:keys", "Make and replace the keys that sign bundles.", needs=TRUST),
     "sign": Command("toolkit.cli.trust:sign", "Sign every file of a bundle.", needs=TRUST),
     "trust": Command("toolkit.cli.trust:trust", "Say whose bundles this device accepts.", needs=TRUST),
+    "install": Command(
+        "toolkit.cli.install:install", "Activate a bundle on this device, with a way back.", needs=("onnxruntime",)
+    ),
     "classify": Command("toolkit.cli.runtime:classify", "Classify image files.", needs=("onnxruntime",)),
     "explain": Command("toolkit.cli.runtime:explain", "Draw what a decision rests on.", needs=("onnxruntime",)),
     "audit": Command("toolkit.cli.measure:audit", "Measure accuracy, Gini, ROAD and latency.", needs=("onnxruntime",)),
