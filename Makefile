@@ -8,7 +8,7 @@ RUN    := $(VENV)/bin
 PROJECT := pyproject.toml constraints.txt $(wildcard setup.py edge_runtime/metrics/*.c)
 # Both cores, and the tests of one file in one process, because they share what is costly to make.
 PYTEST_ARGS ?= -n auto --dist loadfile
-# These need the data sets: python -m benchmarks.gtsrb FOLDER, python -m benchmarks.drift FOLDER
+# These need the data sets: python -m benchmarks.gtsrb FOLDER, benchmarks.drift FOLDER, benchmarks.int8 FOLDER
 BENCHMARKS := rendered gradients road runtime log loop fleet
 PIP     = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 

@@ -32,6 +32,12 @@ def _converted(classifier: onnx.ModelProto, *, keep_io_types: bool) -> onnx.Mode
     copied = onnx.ModelProto()
     copied.CopyFrom(classifier)
     half: onnx.ModelProto = convert_float_to_float16(copied, keep_io_types=keep_io_types)
+    # the converter appends its casts of the inputs; a valid graph has them before their readers
+    given = {value.name for value in half.graph.input}
+    casts = [node for node in half.graph.node if node.op_type == "Cast" and node.input[0] in given]
+    rest = [node for node in half.graph.node if node not in casts]
+    del half.graph.node[:]
+    half.graph.node.extend([*casts, *rest])
     return half
 
 

@@ -27,6 +27,10 @@ QUICK = {
     "train": ["--epochs", "1", "--device", "cpu"],
     "prune": ["--epochs", "1", "--device", "cpu"],
     "export": ["--audit-images", "6"],
+    "calibrate": [
+        *("--samples", "66", "--images", "66", "--explainer", "vg", "--no-cache"),
+        *("--max-accuracy-drop", "1", "--min-rank-correlation", "-1", "--max-road-auc-increase", "1"),
+    ],
     "audit": ["--examples", "2"],
     "bench": ["--iterations", "3", "--warmup", "1", "--cold-starts", "1"],
 }

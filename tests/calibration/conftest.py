@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from calibration.calibrate import Data
 from calibration.images import LabelledImages
@@ -38,7 +39,12 @@ def labelled(model: onnx.ModelProto, images: np.ndarray) -> LabelledImages:
 @pytest.fixture(scope="session")
 def classifier() -> onnx.ModelProto:
     """VGG with batch normalisation, folded by the export, whose logits differ between images."""
-    model = to_onnx(models.build("vgg_small", len(LABELS), width=0.25).eval(), input_size=(32, 32))
+    network = models.build("vgg_small", len(LABELS), width=0.25).eval()
+    generator = torch.Generator().manual_seed(2)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # without a shift there would be no biases after the export
+            module.bias.data = 0.1 * torch.randn(module.bias.shape, generator=generator)
+    model = to_onnx(network, input_size=(32, 32))
     head = next(tensor for tensor in model.graph.initializer if tensor.name == "classifier.1.weight")
     weight = np.random.default_rng(3).standard_normal(tuple(head.dims)).astype(np.float32)
     head.CopyFrom(onnx.numpy_helper.from_array(weight, head.name))
