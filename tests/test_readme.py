@@ -22,7 +22,8 @@ REPLACED = {
     "MODEL.onnx": "model.onnx",
     "LABELS.txt": "labels.txt",
 }
-TRUST = {"install", "keys", "sign", "trust"}  # docs/trust.md and docs/install.md show these; their own tests run them
+# docs/trust.md, docs/install.md and docs/service.md show these, and their own tests run them.
+TRUST = {"install", "keys", "service", "sign", "trust"}
 QUICK = {
     "train": ["--epochs", "1", "--device", "cpu"],
     "prune": ["--epochs", "1", "--device", "cpu"],

@@ -25,6 +25,7 @@ from edge_runtime.loop.options import LoopOptions, LoopSummary
 from edge_runtime.loop.queue import POLL_SECONDS, FrameQueue, start_reader
 from edge_runtime.loop.witness import Streak, Witness
 from edge_runtime.preprocess import normalize
+from edge_runtime.service.notify import Notifier
 from edge_runtime.sources.crops import crop_images
 from edge_runtime.sources.frame import BACK, LOST, Frame, Source
 
@@ -68,6 +69,7 @@ class VehicleLoop:
             self._engine, options.schedule, self._witness, replay=self._replay, allows=self._ladder.allows
         )
         self._failing = Streak("inference-failed")
+        self._notifier = Notifier()
         self._images = self._taken = 0
         self._started_wall, self._started = time.time(), time.monotonic()
         self._state, self._message, self._ended = "starting", "", ""
@@ -100,6 +102,7 @@ class VehicleLoop:
                 self._happened("started", f"{self._bundle.manifest.name} ({how}) on {self._source.name}")
                 self._started = time.monotonic()
                 self._state = "running"
+                self._notifier.ready(f"{self._bundle.manifest.name} on {self._source.name}")
                 reader = start_reader(self._queue)
                 self._cycle()
             finally:
@@ -128,6 +131,7 @@ class VehicleLoop:
         if self._queue.error is not None:
             self._ended = f"the source failed: {self._queue.error}"
         self._state, self._message = "stopped", self._ended
+        self._notifier.stopping(self._ended)
         counts = {name: float(value) for name, value in msgspec.structs.asdict(self._queue.counts).items()}
         self._witness.happened("stopped", self._ended, {**counts})
         self._keeper.close()  # before the source, whose devices may take their time to be released
@@ -194,6 +198,7 @@ class VehicleLoop:
             return
         self._failing.good(self._happened)
         self._queue.settle(processed=True)
+        self._notifier.frame_done()
         self._witness.show(frame, samples[-1])
         for sample in samples:
             self._witness.watch(sample)

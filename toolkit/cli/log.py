@@ -109,6 +109,23 @@ def export(log: Path, out: Path, to: str | None, unverified: bool, force: bool) 
     click.echo(f"{out}: {written} records, {out.stat().st_size} bytes")
 
 
+@cli.command(
+    epilog=examples(
+        "roadworthy log copy /var/lib/roadworthy/log/audit.db /media/usb/vehicle7.db",
+        "roadworthy log verify /media/usb/vehicle7.db",
+    )
+)
+@log_argument
+@click.argument("out", type=FILE)
+@force_option
+def copy(log: Path, out: Path, force: bool) -> None:
+    """Take a log off the vehicle, also while it is written: one verified file, and its anchor beside it."""
+    from edge_runtime.log.collect import copy_log
+
+    head = copy_log(log, out, force=force)
+    click.echo(f"{out}: {out.stat().st_size} bytes; note its head elsewhere: {head}")
+
+
 def checked(log: Path, anchor: str | None, key: Path | None) -> VerifyResult:
     """Verify a log against the anchor's text and the key's file, where given."""
     from edge_runtime.log import Anchor, verify
