@@ -326,7 +326,7 @@ def _report(session: _Session, epoch: int, step: int, steps: int, loss: float) -
 def _diverged(session: _Session, epoch: int, what: str) -> DivergedError:
     return DivergedError(
         f"{what} in epoch {epoch + 1} (learning rate {session.config.learning_rate:g}); lower the learning rate and "
-        f"start over with --force"
+        "start over"
     )
 
 

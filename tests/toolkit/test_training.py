@@ -15,11 +15,13 @@ from edge_runtime.variant import Variant
 from tests.toolkit.squares import DATASET, VARIANT
 from toolkit import evaluation, models, pruning, recipes, runs, training
 from toolkit.adversarial import PgdConfig
+from toolkit.checkpoint import Plan
 from toolkit.data import Dataset, Split
 from toolkit.recipes import TrainConfig
 from toolkit.training import Progress, TrainingStoppedError
 
 QUICK = replace(recipes.preset("fast"), epochs=4, batch=32, device="cpu", seed=5)
+SPEC = training.input_spec(DATASET)
 
 
 class StopAfter:
@@ -324,3 +326,51 @@ def test_training_on_cuda(tmp_path: Path) -> None:
     trained = training.train(DATASET, tmp_path / "run", config, VARIANT)
     assert trained.history[-1]["validation_accuracy"] > 0.9
     assert next(trained.model.parameters()).device.type == "cpu"
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_the_log_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gradients = training._gradients
+    limit = 20
+
+    def tight(session: training._Session, images: torch.Tensor, *rest: object) -> torch.Tensor:
+        if -(-len(images) // session.memory.parts) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return gradients(session, images, *rest)
+
+    monkeypatch.setattr(training, "_gradients", tight)
+    config = replace(QUICK, epochs=1, batch=64)
+    trained = training.train(DATASET, tmp_path / "run", config, VARIANT)
+    assert np.isfinite(trained.history[0]["loss"])
+    assert [record.args for record in caplog.records] == [(64, 32), (64, 16)]
+
+
+def test_memory_that_not_even_two_images_fit_into_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*arguments: object) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(training, "_gradients", never)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        training.train(DATASET, tmp_path / "run", replace(QUICK, epochs=1), VARIANT)
+
+
+def a_session(folder: Path, parts: int) -> training._Session:
+    model = models.build("vgg_small", 4, width=0.5, input_size=16)
+    info = runs.RunInfo(variant=VARIANT, input=SPEC, labels=DATASET.labels, dataset_digest=DATASET.digest)
+    plan = Plan(info=info, config=QUICK, dataset_spec="squares")
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    return training._Session(DATASET, folder, plan, model, optimizer, [], None, training.Memory(parts))
+
+
+def test_gradients_of_the_parts_add_up(tmp_path: Path) -> None:
+    found = []
+    for parts in (1, 3):
+        session = a_session(tmp_path, parts)
+        session.model.eval()  # batch normalisation would see the parts
+        images = training.prepare(torch.from_numpy(DATASET.train.images[:32]).permute(0, 3, 1, 2) / 255, SPEC)
+        labels = torch.from_numpy(DATASET.train.labels[:32])
+        sums = training._gradients(session, images, labels, torch.Generator())
+        found.append([sums, *(weight.grad.clone() for weight in session.model.parameters())])
+    for whole, summed in zip(*found, strict=True):
+        torch.testing.assert_close(summed.double(), whole.double(), rtol=1e-4, atol=1e-6)

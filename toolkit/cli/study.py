@@ -52,14 +52,15 @@ def study(
     """
     import torch
 
-    from toolkit.study import cells, cost, engine, schema
+    from toolkit.study import cells, cost, engine, page, schema
     from toolkit.study.view import watching
 
     if threads is not None:
         torch.set_num_threads(threads)
     wanted = schema.read_study(schema.find(study), data)
     datasets = load(wanted)
-    chosen = cells.select(cells.plan(wanted, datasets, device), only)
+    everything = cells.plan(wanted, datasets, device)
+    chosen = cells.select(everything, only)
     place = engine.Workplace(out)
     states = {cell.name: place.state(cell) for cell in chosen}
     estimates = cost.estimates(wanted, chosen, datasets, place)
@@ -68,9 +69,13 @@ def study(
         return
     with watching(chosen, states, estimates) as view:
         outcome = engine.run_cells(wanted, chosen, datasets, out, view)
-    click.echo(f"{len(outcome.results)} of {len(chosen)} cells done in {out}")
     for name, reason in outcome.failures.items():
         click.echo(f"roadworthy: failed: {name}: {reason}", err=True)
+    # Also what an earlier start with another --only has made.
+    results = page.known_results(everything, place)
+    paths = {cell.name: place.result(cell) for cell in everything}
+    report = page.write_all(wanted, results, outcome.failures, paths, out)
+    click.echo(f"{len(outcome.results)} of {len(chosen)} cells done; report: {report}")
     if outcome.failures:
         raise click.exceptions.Exit(FAILED)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 COLUMNS = ("natural", "adversarial", "l1", "global", "layered")
 ROWS = ("pre", "post-tuned", "post")
 GINI_COLUMNS = COLUMNS[1:]
+PRUNINGS = COLUMNS[2:]
 
 Row = tuple[float, ...]
 ByTiming = dict[str, Row]
