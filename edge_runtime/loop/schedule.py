@@ -125,10 +125,11 @@ class Reservoir(Generic[Item]):
 class Gaps:
     """Does a slice of work fit before the next frame? Durations by kind of slice are remembered at their worst.
 
+    ``patience_seconds``: after so long a slice need not fit (every tenth frame of 30 a second must find its time).
     ``margin``: so many times the longest must fit, because neither slices nor frames are on time to the millisecond.
     """
 
-    patience_seconds: float = 0.5
+    patience_seconds: float = 0.25
     forget: float = 0.95
     margin: float = 1.25
     _longest: dict[str, float] = field(default_factory=dict)
