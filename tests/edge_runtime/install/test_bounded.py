@@ -10,8 +10,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from edge_runtime.bundle import open_bundle
 from edge_runtime.errors import InputError, InstallError
 from edge_runtime.install import Limits, Places, bounded_self_test, install_bundle
+from edge_runtime.install.bounded import EXPLAINED
+from edge_runtime.self_test import self_test
 from tests.edge_runtime.tiny_bundle import SIZE, TinyNetwork, tiny_files, write_tiny_bundle
 from tests.edge_runtime.trust.publisher import golden_bundle
 
@@ -62,6 +65,19 @@ def test_a_good_bundle_passes(tmp_path: Path, network: TinyNetwork) -> None:
     result = bounded_self_test(golden_bundle(tmp_path / "bundle", network), Limits(), "cpu", "fp32", 1)
     assert result.passed
     assert result.images == 4
+
+
+def test_the_first_images_alone_deviate_as_among_all(tmp_path: Path, network: TinyNetwork) -> None:
+    bundle = open_bundle(golden_bundle(tmp_path / "bundle", network))
+    arrays = dict(np.load(bundle.path / "golden.npz"))
+    arrays["attribution_vg"][3] *= 2  # beyond what is explained
+    np.savez(tmp_path / "golden.npz", **arrays)
+    files = {name: bundle.read(name) for name in bundle.manifest.files}
+    files["golden.npz"] = (tmp_path / "golden.npz").read_bytes()
+    wrong = open_bundle(write_tiny_bundle(tmp_path / "wrong", files))
+    assert self_test(wrong).attributions["vg"][1] > 0.4
+    assert self_test(wrong, explained=EXPLAINED).attributions["vg"][1] < 1e-6
+    assert self_test(wrong, explained=EXPLAINED).images == 4
 
 
 def test_a_model_that_asks_for_25_gigabytes(tmp_path: Path, network: TinyNetwork) -> None:

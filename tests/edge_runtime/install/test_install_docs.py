@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from edge_runtime.install import STEPS, Limits
+from edge_runtime.install.bounded import EXPLAINED
 from edge_runtime.install.places import SYSTEM
 from tests.edge_runtime.tiny_bundle import TinyNetwork
 from tests.edge_runtime.trust.publisher import golden_bundle
@@ -53,4 +54,5 @@ def test_the_steps_and_numbers_are_those_of_the_code() -> None:
     assert f"{limits.memory_bytes >> 30} GiB of memory" in DOCUMENT
     assert f"{limits.cpu_seconds} s of processor time" in DOCUMENT
     assert f"{limits.seconds:g} s in all" in DOCUMENT
+    assert f"the first {EXPLAINED} explained" in DOCUMENT
     assert str(SYSTEM) in DOCUMENT
