@@ -16,7 +16,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     ``eps`` is the L-infinity radius of adversarial training on the [0, 1] pixel scale (0 for natural training);
     ``amount`` the pruned share (0 without pruning); ``timing`` says whether pruning came before or after training;
-    ``width`` multiplies the architecture's channel counts.
+    ``fine_tune_eps`` is the radius of adversarial fine-tuning; ``width`` multiplies the architecture's channel counts.
     """
 
     dataset: str
@@ -29,6 +29,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     amount: float = 0.0
     timing: Timing = "none"
     fine_tune_epochs: int = 0
+    fine_tune_eps: float = 0.0
     seed: int = 0
 
     @property
@@ -36,6 +37,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         """Short name for tables and plots: ``natural``, ``l1``, ``adversarial+channel`` ..."""
         parts: list[str] = [self.training] if self.training != "natural" else []
         parts += [self.pruning] if self.pruning != "none" else []
+        parts += ["adversarial-ft"] if self.fine_tune_eps else []
         return "+".join(parts) or "natural"
 
     @property
@@ -47,4 +49,5 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         parts += [self.training if self.training == "natural" else f"{self.training}{self.eps:g}"]
         if self.pruning != "none":
             parts += [f"{self.pruning}{self.amount:g}", self.timing, f"ft{self.fine_tune_epochs}"]
+        parts += [f"adversarial{self.fine_tune_eps:g}"] if self.fine_tune_eps else []
         return "-".join([*parts, f"s{self.seed}"])

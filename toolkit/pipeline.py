@@ -103,7 +103,7 @@ def train(
         return training.train(dataset, out, config, variant, force=force, progress=progress)
     model = models.build(architecture, len(dataset.labels), width=width, input_size=size, seed=config.seed)
     model = pruning.prune(model, prune.method, prune.amount, input_size=size, preset=prune.preset)
-    variant = _pruned(variant, prune, "pre", 0)
+    variant = _pruned(variant, prune, "pre", None)
     return training.train(dataset, out, config, variant, model, force=force, progress=progress)
 
 
@@ -119,6 +119,8 @@ def prune(
 ) -> RunInfo:
     """Prune the trained run ``run`` into the run ``out``, and fine-tune it on ``dataset`` where a config says how.
 
+    A config with an attack fine-tunes adversarially.
+
     Raises RunError for a run that cannot be read or written, InputError for a network that is pruned already.
     """
     training.check_output(out, force=force)
@@ -126,7 +128,7 @@ def prune(
     if info.variant.pruning != "none":
         raise InputError(f"{run} is pruned already ({info.variant.label}); prune the run that it came from")
     pruned = pruning.prune(model, how.method, how.amount, input_size=info.variant.input_size, preset=how.preset)
-    variant = _pruned(info.variant, how, "post", fine_tune.epochs if fine_tune else 0)
+    variant = _pruned(info.variant, how, "post", fine_tune)
     if fine_tune is None:
         return runs.save(out, pruned, msgspec.structs.replace(info, variant=variant), force=force)
     if dataset is None:
@@ -206,7 +208,13 @@ def check_labels(info: RunInfo, dataset: Dataset) -> None:
         )
 
 
-def _pruned(variant: Variant, how: Pruning, timing: str, epochs: int) -> Variant:
+def _pruned(variant: Variant, how: Pruning, timing: str, fine_tune: TrainConfig | None) -> Variant:
+    attack = fine_tune.adversarial if fine_tune is not None else None
     return msgspec.structs.replace(
-        variant, pruning=how.method, amount=how.share, timing=timing, fine_tune_epochs=epochs
+        variant,
+        pruning=how.method,
+        amount=how.share,
+        timing=timing,
+        fine_tune_epochs=0 if fine_tune is None else fine_tune.epochs,
+        fine_tune_eps=0.0 if attack is None else attack.eps,
     )

@@ -88,6 +88,8 @@ def test_presets_are_the_protocols() -> None:
     assert (paper.eps, paper.step, paper.steps, paper.space) == (0.01, 0.001, 40, "pixel")
     assert (code.eps, code.steps, code.space) == (0.1, 40, "normalised")
     assert adversarial.preset("paper", 0.1).step == pytest.approx(0.01)
+    usual = adversarial.preset("pgd-20", 0.05)
+    assert (usual.steps, usual.step, usual.space) == (20, pytest.approx(0.005), "pixel")
     with pytest.raises(InputError, match="unknown attack preset 'papr'; nearest: paper"):
         adversarial.preset("papr")
 

@@ -55,6 +55,31 @@ def test_prune_with_fine_tuning(roadworthy: Roadworthy, tiny_run: Path, tmp_path
     assert len(runs.load_history(out)) == 1
 
 
+def test_adversarial_fine_tuning_travels_with_the_variant(
+    roadworthy: Roadworthy, tiny_run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "hybrid"
+    arguments = ["--method", "channel", "--fine-tune", 1, "--adversarial", 0.02, "--data", TINY, "--out", out]
+    assert roadworthy("prune", tiny_run, *arguments)[0] == 0
+    variant = runs.load_info(out).variant
+    assert (variant.training, variant.fine_tune_eps, variant.label) == ("natural", 0.02, "channel+adversarial-ft")
+    assert variant.slug.endswith("-ft1-adversarial0.02-s0")
+    refused = roadworthy(
+        "prune", tiny_run, "--method", "l1", "--fine-tune", 0, "--adversarial", 0.1, "--out", tmp_path / "other"
+    )
+    assert "--fine-tune 0" in one_line(refused)
+
+
+def test_adversarial_training_of_a_channel_pruned_network(roadworthy: Roadworthy, tmp_path: Path) -> None:
+    out = tmp_path / "hybrid"
+    arguments = ["--width", 0.25, "--epochs", 1, "--prune", "channel", "--adversarial", 0.01, "--data", TINY]
+    assert roadworthy("train", *arguments, "--out", out)[0] == 0
+    variant = runs.load_info(out).variant
+    assert (variant.training, variant.pruning, variant.timing) == ("adversarial", "channel", "pre")
+    code, said, _ = roadworthy("evaluate", out, "--data", TINY, "--adversarial", 0.01)
+    assert code == 0 and "under attack" in said
+
+
 def test_evaluate_as_json(roadworthy: Roadworthy, tiny_run: Path) -> None:
     code, out, _ = roadworthy("evaluate", tiny_run, "--data", TINY, "--adversarial", 0.01, "--json")
     assert code == 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 import msgspec
 
+from edge_runtime.errors import InputError
 from edge_runtime.variant import Pruning as PruningName
 from toolkit.cli.options import FOLDER, examples, force_option, json_option, stack
 from toolkit.cli.progress import bars, reading_report, training_report
@@ -24,6 +25,8 @@ DEFAULT_ARCHITECTURE = "vgg_small"
 # The study's recipes take hours on a CPU, so they are asked for by name.
 DEFAULT_RECIPE = "fast"
 DEFAULT_ATTACK = "fast"
+DEFAULT_TEST_ATTACK = "pgd-20"
+ATTACKS = "The attack: fast, pgd-20, paper or authors-code."
 PRUNING_METHODS = [name for name in get_args(PruningName) if name != "none"]
 DATA_FORMS = ", ".join(f"{name}:PATH" if kind.needs_path else name for name, kind in DATASETS.items())
 
@@ -66,7 +69,7 @@ out_option = click.option("--out", "-o", type=FOLDER, required=True, help="Run f
 @recipe_options
 @click.option("--seed", default=0, show_default=True, help="Seed of weights, order and augmentation.")
 @click.option("--adversarial", "eps", type=float, help="Train on PGD attacks of this radius (pixel scale 0..1).")
-@click.option("--attack", default=DEFAULT_ATTACK, show_default=True, help="The attack: fast, paper or authors-code.")
+@click.option("--attack", default=DEFAULT_ATTACK, show_default=True, help=ATTACKS)
 @click.option("--prune", "method", help=f"Prune the initial weights first: {', '.join(PRUNING_METHODS)}.")
 @click.option("--amount", type=float, help="Share to prune, 0..1.  [default: the paper's]")
 @out_option
@@ -110,12 +113,15 @@ def train(out: Path, resume: bool, force: bool, **options: Any) -> None:
     epilog=examples(
         "roadworthy prune runs/natural --method channel --amount 0.5 --out runs/channel",
         "roadworthy prune runs/natural --method l1 --fine-tune 0 --out runs/l1",
+        "roadworthy prune runs/robust --method channel --adversarial 0.01 --out runs/robust-channel",
     )
 )
 @click.argument("run", type=FOLDER)
 @click.option("--method", "-m", required=True, help=f"One of: {', '.join(PRUNING_METHODS)}.")
 @click.option("--amount", type=float, help="Share to prune, 0..1.  [default: the paper's]")
 @click.option("--fine-tune", type=int, help="Epochs of fine-tuning; 0 for none.  [default: the recipe's]")
+@click.option("--adversarial", "eps", type=float, help="Fine-tune on PGD attacks of this radius (pixel scale 0..1).")
+@click.option("--attack", default=DEFAULT_ATTACK, show_default=True, help=ATTACKS)
 @data_option
 @split_options
 @recipe_options
@@ -129,6 +135,8 @@ def prune(run: Path, method: str, fine_tune: int | None, out: Path, force: bool,
     variant = runs.load_info(run).variant
     how = pipeline.Pruning(method, options["amount"])
     if fine_tune == 0:
+        if options["eps"] is not None:
+            raise InputError("--adversarial needs fine-tuning, which --fine-tune 0 leaves out; drop one of them")
         info = pipeline.prune(run, out, how, force=force)
     else:
         given = options | {"epochs": fine_tune or options["epochs"], "seed": variant.seed}
@@ -149,7 +157,7 @@ def prune(run: Path, method: str, fine_tune: int | None, out: Path, force: bool,
 @data_option
 @split_options
 @click.option("--adversarial", "eps", type=float, help="Also measure accuracy under PGD of this radius (0..1).")
-@click.option("--attack", default=DEFAULT_ATTACK, show_default=True, help="The attack: fast, paper or authors-code.")
+@click.option("--attack", default=DEFAULT_TEST_ATTACK, show_default=True, help=ATTACKS)
 @json_option
 def evaluate(run: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     """Measure runs on held-out images: accuracy, size, multiply-accumulates."""

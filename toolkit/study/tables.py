@@ -48,7 +48,7 @@ class Table:
 
     @property
     def heading(self) -> str:
-        return f"Table {self.number}: {self.title}" if self.number else self.title
+        return f"Table {self.number}: {self.title}" if self.number else self.title[:1].upper() + self.title[1:]
 
     def cell(self, entry: Entry) -> str:
         """Return "ours ± deviation (paper)", each as far as there is one."""
