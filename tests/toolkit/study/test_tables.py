@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from tests.toolkit.study.synthetic import STUDY, result
-from toolkit.study import paper, tables
-from toolkit.study.grid import Grid, role
+from toolkit.study import tables
+from toolkit.study.grid import Grid
 from toolkit.study.results import CellResult
 from toolkit.study.schema import Strategy
 
@@ -99,22 +99,3 @@ def test_markdown_rows_are_as_wide_as_their_header() -> None:
     text = tables.markdown(list(made().values()), "Title")
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({line.count("|") for line in block.splitlines()}) == 1
-
-
-def test_published_tables_are_complete() -> None:
-    numbers = set()
-    for sources in paper.SUBJECTS.values():
-        for source in sources:
-            numbers |= {source.gini_table, source.accuracy_table} - {None}
-            assert set(source.gini) == {"vg", "ig", "sg"}
-            for rows in source.gini.values():
-                assert all(len(row) == 4 for row in rows.values())
-            assert source.accuracy is None or all(len(row) == 5 for row in source.accuracy.values())
-    assert numbers == {1, 2, 3, 4, 5, 6, 7}
-
-
-def test_hybrids_fill_no_column_of_the_paper() -> None:
-    assert role(Strategy(name="a", pruning="l1", timing=("post",))) == "l1"
-    assert role(Strategy(name="a", pruning="l1", timing=("post",), parent="adv")) is None
-    assert role(Strategy(name="a", pruning="l1", timing=("post-tuned",), eps=0.01)) is None
-    assert role(Strategy(name="a", pruning="channel", timing=("post",))) is None
