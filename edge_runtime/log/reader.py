@@ -51,7 +51,7 @@ def records(
             if stamp.identity not in identities:
                 raise LogError(f"it names an identity that the log does not hold: {stamp.identity}")
             yield LoggedRecord(sequence, row.kind, stamp, record, identities[stamp.identity], row.hash)
-    except apsw.Error as error:
+    except (apsw.Error, UnicodeDecodeError) as error:
         raise LogError(f"{path} cannot be read after record {sequence}: {error}; see roadworthy log verify") from error
     except LogError as error:
         raise LogError(f"{path}: record {sequence}: {error}") from error
@@ -67,5 +67,5 @@ def _identities(db: apsw.Connection) -> dict[str, LogIdentity]:
     stored = db.execute("SELECT digest, CAST(body AS BLOB) FROM identity")
     try:
         return {digest: msgspec.json.decode(body, type=LogIdentity) for digest, body in stored}
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as error:
         raise LogError(f"an identity does not follow its schema: {error}") from error

@@ -69,7 +69,7 @@ def verify(path: str | Path, *, anchor: Anchor | None = None, key: bytes | None 
                 walk.check(db, anchor, key)
                 if walk.is_open and wal_header(path) is None:
                     raise Problem("the log was not closed and its -wal file is missing: collect both files")
-            except apsw.Error as error:
+            except (apsw.Error, UnicodeDecodeError) as error:  # SQLite does not check that its text is UTF-8
                 raise Problem(f"the database is damaged after record {walk.position}: {error}") from error
     except Problem as problem:
         return walk.result(str(problem), problem.sequence)

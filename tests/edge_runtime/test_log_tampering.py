@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -281,3 +282,13 @@ def test_verification_changes_not_a_byte(collected: Path, tmp_path: Path) -> Non
         assert result.ok
         assert list(read(log_path))
         assert {part.name: part.read_bytes() for part in log_path.parent.iterdir()} == before
+
+
+@pytest.mark.parametrize(("what", "where"), [("kind", b"frame{"), ("identity", b'"software"')])
+def test_text_that_is_no_utf_8_is_told(tmp_path: Path, what: str, where: bytes) -> None:
+    """SQLite hands out whatever bytes a text holds; its own check does not mind them."""
+    path = fill(tmp_path / "audit.log", 20)
+    path.write_bytes(path.read_bytes().replace(where, b"\xd3" + where[1:]))
+    assert not verify(path).ok, what
+    with pytest.raises(LogError, match=re.escape(str(path))):
+        list(read(path))
