@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS, record
+from edge_runtime.cold_start import memory
 from edge_runtime.errors import RoadworthyError
 
 HANG_SECONDS = 5.0
@@ -323,7 +324,8 @@ ENGINES = {"mutation": by_mutation, "hypothesis": by_hypothesis, "atheris": by_a
 
 def report(watch: Watch) -> None:
     """Print what a batch found, with this process's peak memory."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not ru_maxrss, which a process takes over from the one that started it.
+    peak = memory().get("peak", 0.0)
     found = {"counts": watch.counts, "slowest": watch.slowest, "peak_mib": peak, "failures": watch.failures}
     print("REPORT " + json.dumps(found), flush=True)
 

@@ -27,17 +27,19 @@ DEEP_MODES = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
 MAX_PIXELS = 1 << 26  # 67 megapixels, 200 MB as RGB; no camera gives more, decompression bombs ask for it
 # Pillow knows many more; some of those start other programs.
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+# What comes over a vehicle's buses, not from a person who names a file, gets the two decoders that everybody tests.
+FRAME_FORMATS = ("JPEG", "PNG")
 
 
-def load_image(source: str | PathLike[str] | bytes) -> NDArray[np.uint8]:
-    """Read an image file of FORMATS, or the bytes of one, as RGB uint8 [H, W, 3].
+def load_image(source: str | PathLike[str] | bytes, formats: tuple[str, ...] = FORMATS) -> NDArray[np.uint8]:
+    """Read an image file of ``formats``, or the bytes of one, as RGB uint8 [H, W, 3].
 
     Raises InputError for an image that is missing, truncated, unreadable or larger than MAX_PIXELS, whatever the
     bytes are.
     """
     name = "image" if isinstance(source, bytes) else str(source)
     try:
-        return decode_image(source if isinstance(source, bytes) else Path(source).read_bytes(), name)
+        return decode_image(source if isinstance(source, bytes) else Path(source).read_bytes(), name, formats)
     except FileNotFoundError:
         raise InputError(f"{name} does not exist; check the path") from None
     except InputError:
@@ -47,7 +49,7 @@ def load_image(source: str | PathLike[str] | bytes) -> NDArray[np.uint8]:
         raise InputError(f"{name} cannot be read as an image ({reason}); replace or remove it") from error
 
 
-def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
+def decode_image(data: bytes, name: str, formats: tuple[str, ...] = FORMATS) -> NDArray[np.uint8]:
     """Decode an image file's bytes once its header is found acceptable; see :func:`load_image`."""
     from PIL import Image, UnidentifiedImageError  # imported late: importing edge_runtime stays cheap
 
@@ -55,10 +57,10 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
         # What Pillow warns of is refused below, or mended damage; the limit for sizes is lower than its own.
         warnings.filterwarnings("ignore", module="PIL")
         try:
-            opened = Image.open(io.BytesIO(drop_carriage_returns(data)), formats=FORMATS)
+            opened = Image.open(io.BytesIO(drop_carriage_returns(data)), formats=formats)
         except UnidentifiedImageError:
             # Pillow's message holds a memory address, which no two runs share.
-            raise InputError(f"{name} cannot be read as an image (none of {', '.join(FORMATS)}); replace it") from None
+            raise InputError(f"{name} cannot be read as an image (none of {', '.join(formats)}); replace it") from None
         with opened as image:
             check_size(image.width, image.height, name)
             if image.mode in DEEP_MODES:

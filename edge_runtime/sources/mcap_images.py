@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.errors import InputError
-from edge_runtime.preprocess import check_size, load_image
+from edge_runtime.preprocess import FRAME_FORMATS, check_size, load_image
 from edge_runtime.sources.mcap_log import Topic, library
 
 Picture = NDArray[np.uint8]
@@ -131,7 +131,9 @@ def ros_image() -> Decoder:
 def ros_compressed_image() -> Decoder:
     """sensor_msgs/msg/CompressedImage; the bytes tell their format, whatever the message says."""
     decode = ros_decoder("sensor_msgs/msg/CompressedImage", ROS_COMPRESSED_IMAGE)
-    return Decoder(lambda data: load_image(bytes(decode(data).data)), lambda data: ros_stamp(decode(data)))
+    return Decoder(
+        lambda data: load_image(bytes(decode(data).data), FRAME_FORMATS), lambda data: ros_stamp(decode(data))
+    )
 
 
 def foxglove_message(name: str) -> Any:
@@ -159,7 +161,7 @@ def foxglove_raw_image() -> Decoder:
 def foxglove_compressed_image() -> Decoder:
     """foxglove.CompressedImage."""
     parse = foxglove_message("CompressedImage").FromString
-    return Decoder(lambda data: load_image(parse(data).data), lambda data: foxglove_stamp(parse(data)))
+    return Decoder(lambda data: load_image(parse(data).data, FRAME_FORMATS), lambda data: foxglove_stamp(parse(data)))
 
 
 DECODERS: dict[Topic, Callable[[], Decoder]] = {

@@ -60,10 +60,18 @@ def test_foxglove_raw_images(tmp_path: Path, encoding: str) -> None:
     np.testing.assert_array_equal(frame.image, expected)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["WEBP", "TIFF", "BMP"])
+def test_compressed_images_of_rare_formats_are_not_decoded(tmp_path: Path, kind: str) -> None:
+    """Their decoders are attacked more often than they are used on a vehicle's bus."""
+    content = ros_compressed(encoded(picture(1), kind), format_="png")
+    path = write_ros(tmp_path / "log.mcap", [("/image", "sensor_msgs/msg/CompressedImage", START, content)])
+    with pytest.raises(InputError):
+        read_all(open_log(path))
+
+
 @pytest.mark.parametrize("format_", ["png", "bgr8; png compressed bgr8", "jpeg", ""])
-def test_compressed_images_tell_their_format_themselves(tmp_path: Path, kind: str, format_: str) -> None:
-    data = encoded(picture(1), kind, lossless=True)
+def test_compressed_images_tell_their_format_themselves(tmp_path: Path, format_: str) -> None:
+    data = encoded(picture(1), "PNG")
     content = ros_compressed(data, format_=format_)
     ros = write_ros(tmp_path / "ros.mcap", [("/image", "sensor_msgs/msg/CompressedImage", START, content)])
     foxglove = write_protobuf(
