@@ -34,6 +34,7 @@ FAILED = 3  # the exit code where cells failed
 )
 @click.option("--only", multiple=True, help="Cells to make, by pattern: 'lisa-vgg/l1-*/s0'. Parents come along.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and what it will cost; make nothing.")
+@click.option("--tensorboard", "events", is_flag=True, help="Also write the trainings for TensorBoard.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
 @click.option("--threads", type=int, help="CPU threads.  [default: all cores]")
 def study(
@@ -42,6 +43,7 @@ def study(
     data: tuple[str, ...],
     only: tuple[str, ...],
     dry_run: bool,
+    events: bool,
     device: str,
     threads: int | None,
 ) -> None:
@@ -52,8 +54,12 @@ def study(
     """
     import torch
 
-    from toolkit.study import cells, cost, engine, page, schema
+    from toolkit import runs
+    from toolkit.study import cells, cost, engine, page, schema, tensorboard
     from toolkit.study.view import watching
+
+    if events:
+        tensorboard.require()
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -71,6 +77,9 @@ def study(
         outcome = engine.run_cells(wanted, chosen, datasets, out, view)
     for name, reason in outcome.failures.items():
         click.echo(f"roadworthy: failed: {name}: {reason}", err=True)
+    for cell in chosen if events else ():
+        if history := runs.load_history(place.run(cell)):  # what is only pruned has none
+            tensorboard.write_events(out / "tensorboard" / cell.name, history)
     # Also what an earlier start with another --only has made.
     results = page.known_results(everything, place)
     paths = {cell.name: place.result(cell) for cell in everything}
