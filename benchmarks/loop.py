@@ -1,6 +1,6 @@
 """The vehicle loop on VGG-16 at 32x32: what auditing costs, how old frames get, what an hour leaves behind.
 
-    python -m benchmarks.loop                 everything (half an hour); records benchmarks/results/loop.json
+    python -m benchmarks.loop                 everything (a quarter of an hour); records benchmarks/results/loop.json
     python -m benchmarks.loop auditing        one part (auditing, placement, overload, hour), printed only
     python -m benchmarks.loop --quick         every part for seconds, printed only: does it run?
 
@@ -60,9 +60,9 @@ SCHEDULES: dict[str, ScheduleOptions] = {
 class Extent:
     """How much is measured."""
 
-    rounds: int = 12
+    rounds: int = 6
     block_frames: int = 300
-    overload_frames: int = 20_000
+    overload_frames: int = 10_000
     hour_frames: int = HOUR
 
 
