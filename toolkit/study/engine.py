@@ -60,6 +60,15 @@ class Workplace:
     def log(self, cell: Cell) -> Path:
         return self.root / "logs" / f"{cell.name.replace('/', '-')}.log"
 
+    def clean(self) -> None:
+        """Remove what a killed process had begun to write under a temporary name; only while nothing else runs here."""
+        for folder in (self.root, self.root / "runs", self.root / "cells"):
+            for path in (*folder.glob(".*.new-*"), *folder.glob(".*.old-*")):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+
     def known(self, cell: Cell) -> CellResult | None:
         """Return the result of a cell that is done; None for one that is not, or whose file is damaged."""
         try:
@@ -105,14 +114,15 @@ def run_cells(study: Study, cells: Sequence[Cell], datasets: Mapping[str, Datase
     """
     place, outcome = Workplace(out), Outcome()
     with _alone(out):
+        place.clean()
         for cell in cells:
+            if (known := place.known(cell)) is not None:
+                outcome.results[cell.name] = known
+                continue
             reason = next((f"{above.name} failed" for above in ancestors(cell) if above.name in outcome.failures), None)
             if reason is not None:
                 outcome.failures[cell.name] = reason
                 view.failed(cell, reason)
-                continue
-            if (known := place.known(cell)) is not None:
-                outcome.results[cell.name] = known
                 continue
             started = time.perf_counter()
             view.started(cell)

@@ -184,6 +184,12 @@ def test_descendants_of_a_failed_cell_are_left_out(tmp_path: Path, monkeypatch: 
     monkeypatch.undo()
     again, _ = start(tmp_path)
     assert not again.failures and len(again.results) == 4
+    # What is done stays done, whatever becomes of the network that it came from.
+    for path in (*tmp_path.glob("cells/*natural*"), *tmp_path.glob("runs/*natural*/variant.json")):
+        path.unlink()
+    monkeypatch.setattr(engine.pipeline, "train", fail)
+    kept, _ = start(tmp_path)
+    assert set(kept.failures) == {"squares/natural/s0"} and len(kept.results) == 3
 
 
 def test_a_full_disk_stops_the_study_which_then_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,6 +231,13 @@ def test_one_study_at_a_time(tmp_path: Path) -> None:
     study = msgspec.structs.replace(STUDY, strategies=STUDY.strategies[:1])
     outcome, _ = start(tmp_path, study, Watched(at={"squares/natural/s0": second}))
     assert len(outcome.results) == 1
+
+
+def test_leftovers_of_a_killed_process_are_removed(finished: Path) -> None:
+    (finished / "runs" / ".some-run.new-0123abcd").mkdir()
+    (finished / "cells" / ".some-cell.json.new-0123abcd").write_text("half")
+    start(finished)
+    assert not list(finished.rglob(".*-0123abcd"))
 
 
 def test_an_unusable_checkpoint_starts_over(tmp_path: Path) -> None:
