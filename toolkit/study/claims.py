@@ -323,7 +323,7 @@ def explanation() -> Iterator[str]:
         f"A claim is supported where the {CONFIDENCE:.0%} interval of the paired t test over seeds lies on its side of "
         "zero, not supported where it lies on the other, undecided otherwise, and always with a single seed. "
         f"'Nearly unchanged' is an equivalence test: the {EQUIVALENCE_CONFIDENCE:.0%} interval must lie within "
-        f"±{GINI_MARGIN:g}."
+        f"±{GINI_MARGIN:g}. p and d (Cohen's) are of the difference from zero."
     )
     yield (
         "The last column is a paired bootstrap over images. It is secondary evidence: it says how these networks "
