@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import struct
 import tracemalloc
@@ -15,6 +16,7 @@ import zstandard
 from foxglove_schemas_protobuf.CompressedImage_pb2 import CompressedImage
 from mcap.records import Chunk
 from mcap.writer import CompressionType
+from PIL import Image
 
 from edge_runtime.errors import InputError
 from edge_runtime.log import FrameRecord
@@ -114,7 +116,10 @@ def test_a_corrupt_picture_is_counted_and_the_next_one_goes_on(tmp_path: Path) -
 
 
 def test_a_bomb_in_a_message_is_refused_before_decoding(tmp_path: Path) -> None:
-    bomb = b"P6\n10000 10000\n255\n"
+    packed = io.BytesIO()
+    Image.new("1", (10_000, 10_000)).save(packed, "PNG")
+    bomb = packed.getvalue()
+    assert len(bomb) < 100_000
     messages = [
         ("/c", COMPRESSED, START, ros_compressed(bomb)),
         ("/c", COMPRESSED, START + 1, ros_compressed(encoded(picture(0)))),
