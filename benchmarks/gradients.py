@@ -43,7 +43,7 @@ MODELS = {
     "mobilenet_v3_large@224": ("mobilenet_v3_large", 224),
 }
 SAMPLES = 50
-CAPTUM_BATCHES = (1, 10, 50)
+CAPTUM_BATCHES = (1, 5, 10, 25, 50)
 Array = npt.NDArray[Any]
 
 
@@ -137,15 +137,11 @@ def captum_calls(net: torch.nn.Module, image: torch.Tensor, target: int) -> dict
     return calls
 
 
-def best(calls: dict[str, Callable[[], Any]], method: str) -> Callable[[], Any]:
-    """Return Captum's fastest batch size for ``method``, found by one call each."""
+def best(calls: dict[str, Callable[[], Any]], method: str) -> str:
+    """Return the name of Captum's fastest batch size for ``method``: the least of three warm, alternating calls."""
     candidates = {name: call for name, call in calls.items() if name.startswith(f"{method}/")}
-    seconds = {}
-    for name, call in candidates.items():
-        begin = time.perf_counter()
-        call()
-        seconds[name] = time.perf_counter() - begin
-    return candidates[min(candidates, key=seconds.__getitem__)]
+    samples = alternate(candidates, warmup=1, repeats=3, seconds=0.0)
+    return min(candidates, key=lambda name: min(samples[name]))
 
 
 def measure(name: str, threads: int) -> dict[str, Any]:
@@ -184,7 +180,9 @@ def measure(name: str, threads: int) -> dict[str, Any]:
         row["onnx_ad_over_ours"] = round(ratio(times, "onnx_ad", "ours"), 3)
     for method in ("ig", "sg"):
         chunk = default_chunk("cpu", InputSpec(height=size, width=size, mean=(0, 0, 0), std=(1, 1, 1)))
-        runs = {"ours": chunked(explainer, path_feeds(image, target, method), chunk), "captum": best(captum, method)}
+        peer = best(captum, method)
+        runs = {"ours": chunked(explainer, path_feeds(image, target, method), chunk), "captum": captum[peer]}
+        row[f"{method}_captum_batch"] = int(peer.partition("/")[2])
         times = alternate(runs, warmup=1, repeats=20, seconds=15)
         row |= {f"{method}_{key}_ms": round(milliseconds(values), 2) for key, values in times.items()}
         row[f"captum_{method}_over_ours"] = round(ratio(times, "captum", "ours"), 3)
