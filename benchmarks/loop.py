@@ -18,19 +18,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import record
+from benchmarks.common import awake_cores, record
 from benchmarks.runtime import make_bundle
 from edge_runtime.bundle import Bundle
 from edge_runtime.classifier import Classifier
 from edge_runtime.explainer import Explainer
-from edge_runtime.log import AuditLog
+from edge_runtime.log import AuditLog, FrameRecord, read
 from edge_runtime.log.frames import identity_of
 from edge_runtime.loop import GROUP, EngineOptions, LadderOptions, LoopOptions, ScheduleOptions, VehicleLoop
 from edge_runtime.loop.schedule import Gaps
@@ -60,7 +59,7 @@ SCHEDULES: dict[str, ScheduleOptions] = {
 class Extent:
     """How much is measured."""
 
-    rounds: int = 6
+    rounds: int = 8
     block_frames: int = 300
     overload_frames: int = 10_000
     hour_frames: int = HOUR
@@ -124,31 +123,76 @@ def run_loop(bundle: Bundle, source: Paced, schedule: ScheduleOptions, log: Path
 
 
 def auditing(bundle: Bundle, folder: Path, extent: Extent) -> Iterator[dict[str, Any]]:
-    """Yield classification and age at 30 frames a second, with and without auditing, in blocks taking turns."""
+    """Yield classification and age at 30 frames a second, with and without auditing, in blocks taking turns.
+
+    Frames during which the host took the processor away ("steal" of a virtual machine) say nothing about the program:
+    every figure stands once over all frames and once without these.
+    """
     shown = pictures()
-    stages: dict[str, dict[str, list[NDArray[np.float64]]]] = {name: {"classify": [], "age": []} for name in SCHEDULES}
+    blocks: dict[str, list[Block]] = {name: [] for name in SCHEDULES}
     audits: dict[str, dict[str, int]] = {}
     for number in range(extent.rounds):
         # The order turns with every round, so that none always follows the same other.
         names = list(SCHEDULES)
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            log = folder / f"auditing-{number}-{len(audits)}-{abs(hash(name))}.db"
-            loop = run_loop(bundle, Paced(shown, extent.block_frames + SETTLING, RATE), SCHEDULES[name], log)
-            for stage, blocks in stages[name].items():
-                blocks.append(loop.board.samples(stage)[SETTLING:])
+            log = folder / f"auditing-{number}-{names.index(name)}.db"
+            steal: list[int] = []
+            source = Paced(
+                shown, extent.block_frames + SETTLING, RATE, each=lambda _, steal=steal: steal.append(stolen())
+            )
+            loop = run_loop(bundle, source, SCHEDULES[name], log)
+            blocks[name].append(logged_block(log, [*steal, stolen()]))
             done = audits.setdefault(name, {})
             for kind, count in loop.summary().audits.items():
                 done[kind] = done.get(kind, 0) + count
-    base = {stage: np.concatenate(blocks) for stage, blocks in stages["classification alone"].items()}
-    for name, found in stages.items():
+    base = blocks["classification alone"]
+    for name, found in blocks.items():
         row: dict[str, Any] = {"measure": "auditing", "what": name, "frames_per_second": RATE}
-        for stage, blocks in found.items():
-            samples = np.concatenate(blocks)
-            row |= {f"{stage}_{key}_ms": value for key, value in percentiles(samples).items()}
-            row[f"{stage}_p99_ratio"] = round(p99(samples) / p99(base[stage]), 4)
-            low, high = ratio_interval(blocks, stages["classification alone"][stage])
-            row[f"{stage}_p99_ratio_interval"] = [round(low, 4), round(high, 4)]
-        yield {**row, "samples": len(samples), "audits": audits[name]}
+        for which, frames, reference in (
+            ("", found, base),
+            ("_without_steal", [each.quiet() for each in found], [each.quiet() for each in base]),
+        ):
+            row[f"frames{which}"] = sum(len(each.age) for each in frames)
+            for stage in ("classify", "age"):
+                ours, theirs = ([getattr(each, stage) for each in side] for side in (frames, reference))
+                row |= {f"{stage}{which}_{key}_ms": value for key, value in percentiles(np.concatenate(ours)).items()}
+                row[f"{stage}{which}_p99_ratio"] = round(p99(np.concatenate(ours)) / p99(np.concatenate(theirs)), 4)
+                row[f"{stage}{which}_p99_ratio_interval"] = [round(end, 4) for end in ratio_interval(ours, theirs)]
+        yield {**row, "audits": audits[name]}
+
+
+@dataclass(frozen=True)
+class Block:
+    """Frames of one run of the loop: milliseconds of classification and age, and whether the host took a core."""
+
+    classify: NDArray[np.float64]
+    age: NDArray[np.float64]
+    stolen: NDArray[np.bool_]
+
+    def quiet(self) -> Block:
+        kept = ~self.stolen
+        return Block(self.classify[kept], self.age[kept], self.stolen[kept])
+
+
+def logged_block(log: Path, steal: list[int]) -> Block:
+    """Return the block that a loop logged; ``steal`` is the counter when each frame came, and once at the end."""
+    latency: dict[int, dict[str, float | None]] = {}
+    for row in read(log, kind="frame"):
+        assert isinstance(row.record, FrameRecord)
+        if "age" in row.record.latency_ms:
+            latency[int(row.record.frame_id)] = row.record.latency_ms
+    numbers = [number for number in sorted(latency) if number >= SETTLING]
+    stages = (np.array([latency[number][stage] for number in numbers], np.float64) for stage in ("classify", "age"))
+    return Block(*stages, np.array([steal[number + 1] > steal[number] for number in numbers], bool))
+
+
+def stolen() -> int:
+    """Return the kernel's count of what the host took from all cores (ticks; 0 where there is no such count)."""
+    try:
+        with open("/proc/stat") as file:
+            return int(file.readline().split()[8])
+    except (OSError, IndexError):
+        return 0
 
 
 def placement(bundle: Bundle, folder: Path, extent: Extent) -> Iterator[dict[str, Any]]:
@@ -304,6 +348,7 @@ def resident_mib() -> float:
 
 
 PARTS = {"auditing": auditing, "placement": placement, "overload": overload, "hour": hour}
+PACED = ("auditing", "placement")  # with pauses between the frames, in which cores fall asleep
 
 
 def main(arguments: list[str]) -> None:
@@ -317,9 +362,10 @@ def main(arguments: list[str]) -> None:
         folder = Path(temporary)
         bundle = make_bundle(MODEL, folder)
         for part in parts or PARTS:
-            for row in partial(PARTS[part], bundle, folder)(extent):
-                rows.append(row)
-                print(row, flush=True)
+            with awake_cores() if part in PACED else contextlib.nullcontext():
+                for row in PARTS[part](bundle, folder, extent):
+                    rows.append(row | ({"cores_kept_awake": True} if part in PACED else {}))
+                    print(rows[-1], flush=True)
     if not arguments:
         print(record("loop", rows, load_average=load))
 
