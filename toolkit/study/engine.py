@@ -9,21 +9,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import logging
 import shutil
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from edge_runtime.errors import RoadworthyError, RunError
 from edge_runtime.software import software_versions
-from toolkit import checkpoint, evaluation, pipeline, recipes, runs, training
+from toolkit import checkpoint, evaluation, pipeline, recipes, runs, training, workplace
 from toolkit.data import Dataset
 from toolkit.report.summary import Examples
 from toolkit.study import measure
@@ -31,7 +28,6 @@ from toolkit.study.cells import Cell, ancestors
 from toolkit.study.results import CellResult, read_result, write_result
 from toolkit.study.schema import Study
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 logger = logging.getLogger("toolkit")
 
 
@@ -63,11 +59,7 @@ class Workplace:
     def clean(self) -> None:
         """Remove what a killed process had begun to write under a temporary name; only while nothing else runs here."""
         for folder in (self.root, self.root / "runs", self.root / "cells"):
-            for path in (*folder.glob(".*.new-*"), *folder.glob(".*.old-*")):
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+            workplace.remove_leftovers(folder)
 
     def known(self, cell: Cell) -> CellResult | None:
         """Return the result of a cell that is done; None for one that is not, or whose file is damaged."""
@@ -113,7 +105,8 @@ def run_cells(study: Study, cells: Sequence[Cell], datasets: Mapping[str, Datase
     Ctrl-C. Both leave everything in a state to go on from.
     """
     place, outcome = Workplace(out), Outcome()
-    with _alone(out):
+    busy = StudyStoppedError(f"a study is running in {out} already; wait for it or choose another --out")
+    with workplace.alone(out, busy):
         place.clean()
         for cell in cells:
             if (known := place.known(cell)) is not None:
@@ -131,11 +124,11 @@ def run_cells(study: Study, cells: Sequence[Cell], datasets: Mapping[str, Datase
             except (KeyboardInterrupt, training.TrainingStoppedError):
                 raise StudyInterruptedError(f"stopped in {cell.name}; start the same command again to go on") from None
             except Exception as error:
-                if disk_full(error):
+                if workplace.disk_full(error):
                     raise StudyStoppedError(
                         f"the disk is full ({cell.name}, {out}); make room and start the same command again to go on"
                     ) from error
-                outcome.failures[cell.name] = _reason(error)
+                outcome.failures[cell.name] = workplace.reason(error)
                 view.failed(cell, outcome.failures[cell.name])
             else:
                 view.done(cell, time.perf_counter() - started)
@@ -144,7 +137,7 @@ def run_cells(study: Study, cells: Sequence[Cell], datasets: Mapping[str, Datase
 
 def run_cell(study: Study, cell: Cell, dataset: Dataset, place: Workplace, view: View) -> CellResult:
     """Make, measure and write one cell, and return its result. Raises what training, pruning and measuring raise."""
-    with _log_file(place.log(cell)) as remarks:
+    with workplace.log_file(place.log(cell)) as remarks:
         try:
             logger.info("%s begins: network %s, measurements %s", cell.name, cell.run_key, cell.key)
             started = time.perf_counter()
@@ -173,20 +166,11 @@ def make_run(cell: Cell, dataset: Dataset, place: Workplace, view: View) -> Path
             training.resume(run, dataset, progress=report)
             return run
         except RunError as error:
-            if isinstance(error, training.TrainingStoppedError | training.DivergedError) or disk_full(error):
+            if isinstance(error, training.TrainingStoppedError | training.DivergedError) or workplace.disk_full(error):
                 raise
             logger.warning("the checkpoint cannot be used (%s); training starts over", error)
     _train(cell, dataset, run, parent, report)
     return run
-
-
-def disk_full(error: BaseException | None) -> bool:
-    """Tell whether ``error`` comes from a full disk, or from one that is full for this user."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in FULL:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _train(cell: Cell, dataset: Dataset, run: Path, parent: Path | None, report: training.Report) -> None:
@@ -257,68 +241,3 @@ def _training_report(cell: Cell, view: View) -> training.Report:
             logger.info("epoch %d of %d: loss %.4f", state.epoch, state.epochs, state.loss)
 
     return report
-
-
-def _reason(error: Exception) -> str:
-    """Return an expected failure's message, or a bug's kind and message; the cell's log has the traceback."""
-    text = str(error) if isinstance(error, RoadworthyError) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())
-
-
-class _Remarks(logging.Handler):
-    """Keeps warnings for the cell's result."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno == logging.WARNING:
-            self.lines.append(record.getMessage())
-
-
-class _QuietFile(logging.FileHandler):
-    """A log that a full disk silences: the failure that matters is that of the result, which is reported."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        pass
-
-
-@contextlib.contextmanager
-def _log_file(path: Path) -> Iterator[list[str]]:
-    """Write the package's log records to ``path`` meanwhile; yields the list that warnings are added to."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file, remarks = _QuietFile(path, encoding="utf-8"), _Remarks()
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    level, propagate = logger.level, logger.propagate
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    for handler in (file, remarks):
-        logger.addHandler(handler)
-    try:
-        yield remarks.lines
-    finally:
-        for handler in (file, remarks):
-            logger.removeHandler(handler)
-            with contextlib.suppress(OSError):  # flushing at close meets the same full disk
-                handler.close()
-        logger.setLevel(level)
-        logger.propagate = propagate
-
-
-@contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the kernel releases however this process ends."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        file = (out / ".lock").open("w")
-    except OSError as error:
-        raise RunError(f"{out} cannot be written: {error.strerror}; choose another folder") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StudyStoppedError(
-                f"a study is running in {out} already; wait for it or choose another --out"
-            ) from None
-        yield
