@@ -21,7 +21,7 @@ from edge_runtime.path import BASELINES
 from edge_runtime.preprocess import normalize
 from toolkit.adversarial import PgdConfig, pgd
 from toolkit.data import Split
-from toolkit.pruning import prunable_layers, unmasked_copy
+from toolkit.pruning import prunable_layers, size, unmasked_copy
 
 BATCH = 256
 
@@ -85,19 +85,12 @@ def robust_accuracy(model: nn.Module, split: Split, spec: InputSpec, config: Pgd
 
 def count(model: nn.Module, input_size: int = 32) -> Counts:
     """Count parameters, multiply-accumulates (torch-pruning's counter) and zero weights; masks count as zeros."""
-    import torch_pruning
-
     plain = unmasked_copy(model).eval()
-    weights = list(plain.parameters())
     prunable = [layer.weight for layer in prunable_layers(plain)]
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        example = torch.zeros(1, 3, input_size, input_size, device=_device(plain))
-        macs, _ = torch_pruning.utils.count_ops_and_params(plain, example)
     return Counts(
-        parameters=sum(weight.numel() for weight in weights),
-        nonzero_parameters=sum(int(weight.count_nonzero()) for weight in weights),
-        macs=int(macs),
+        parameters=size.parameters(plain),
+        nonzero_parameters=sum(int(weight.count_nonzero()) for weight in plain.parameters()),
+        macs=size.macs(plain, input_size),
         sparsity=sum(int((weight == 0).sum()) for weight in prunable) / sum(weight.numel() for weight in prunable),
     )
 

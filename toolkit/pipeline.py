@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import torch
 
 from calibration.sampling import balanced_sample
 from edge_runtime.bundle import AuditSet
@@ -22,6 +23,8 @@ from export.to_onnx import to_onnx, torch_gradient, torch_logits
 from toolkit import evaluation, models, pruning, runs, training
 from toolkit.adversarial import PgdConfig
 from toolkit.data import Dataset
+from toolkit.pruning import Examples, steps
+from toolkit.pruning import Pruning as Pruning
 from toolkit.recipes import TrainConfig
 from toolkit.runs import RunInfo
 from toolkit.training import Report, Trained
@@ -31,24 +34,8 @@ AUDIT_IMAGES = 100
 NOISE_IMAGES = 4
 # Of the golden set and of the noise each, for the comparison of gradients: a flipped unit costs up to seconds an image.
 GRADIENT_IMAGES = 2
-
-
-@dataclass(frozen=True)
-class Pruning:
-    """How to prune: a key of ``pruning.METHODS``, the share (None: the preset's), and the preset."""
-
-    method: str
-    amount: float | None = None
-    preset: str = pruning.DEFAULT_PRESET
-
-    def __post_init__(self) -> None:
-        if self.method not in pruning.METHODS:
-            raise unknown("pruning method", self.method, pruning.METHODS)
-
-    @property
-    def share(self) -> float:
-        """The share that the variant records."""
-        return self.amount if self.amount is not None else pruning.preset_shares(self.method, self.preset).convolution
+# Training images whose loss says what a channel is worth: seconds of work even at 224 x 224 pixels.
+PRUNING_IMAGES = 64
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,9 +89,14 @@ def train(
     if prune is None:
         return training.train(dataset, out, config, variant, force=force, progress=progress)
     model = models.build(architecture, len(dataset.labels), width=width, input_size=size, seed=config.seed)
-    model = pruning.prune(model, prune.method, prune.amount, input_size=size, preset=prune.preset)
+    if prune.steps > 1:
+        raise InputError(f"steps {prune.steps} need fine-tuning between them; prune a trained run, or use 1 step")
+    examples = pruning_examples(prune, dataset, config.seed)
+    pruned = pruning.apply(model, prune, input_size=size, examples=examples, seed=config.seed)
     variant = _pruned(variant, prune, "pre", None)
-    return training.train(dataset, out, config, variant, model, force=force, progress=progress)
+    return training.train(
+        dataset, out, config, variant, pruned.model, removed=pruned.removed, force=force, progress=progress
+    )
 
 
 def prune(
@@ -119,23 +111,35 @@ def prune(
 ) -> RunInfo:
     """Prune the trained run ``run`` into the run ``out``, and fine-tune it on ``dataset`` where a config says how.
 
-    A config with an attack fine-tunes adversarially.
+    A config with an attack fine-tunes adversarially. More than one step is what :mod:`toolkit.pruning.steps` does.
+    ``dataset`` is also where importances that need gradients take their images from, of the training part.
 
-    Raises RunError for a run that cannot be read or written, InputError for a network that is pruned already.
+    Raises RunError for a run that cannot be read or written, InputError for a network that is pruned already or cannot
+    be pruned so.
     """
     training.check_output(out, force=force)
     model, info = runs.load(run)
     if info.variant.pruning != "none":
         raise InputError(f"{run} is pruned already ({info.variant.label}); prune the run that it came from")
-    pruned = pruning.prune(model, how.method, how.amount, input_size=info.variant.input_size, preset=how.preset)
-    variant = _pruned(info.variant, how, "post", fine_tune)
-    if fine_tune is None:
-        return runs.save(out, pruned, msgspec.structs.replace(info, variant=variant), force=force)
-    if dataset is None:
+    if fine_tune is None and how.steps > 1:
+        raise InputError(f"steps {how.steps} need fine-tuning between them; fine-tune, or use 1 step")
+    if dataset is not None:
+        check_labels(info, dataset)
+    elif fine_tune is not None:
         raise InputError("fine-tuning needs the data; pass --data, or --fine-tune 0")
-    check_labels(info, dataset)
-    config = replace(fine_tune, seed=info.variant.seed)
-    return training.train(dataset, out, config, variant, pruned, force=force, progress=progress).info
+    variant = _pruned(info.variant, how, "post", fine_tune)
+    examples = pruning_examples(how, dataset, variant.seed)
+    config = None if fine_tune is None else replace(fine_tune, seed=variant.seed)
+    if config is not None and dataset is not None and how.steps > 1:
+        request = steps.Request(run, out, how, variant, config)
+        return steps.prune_in_steps(request, dataset, examples, force=force, progress=progress)
+    pruned = pruning.apply(model, how, input_size=variant.input_size, examples=examples, seed=variant.seed)
+    if config is None or dataset is None:
+        info = msgspec.structs.replace(info, variant=variant, removed=pruned.removed)
+        return runs.save(out, pruned.model, info, force=force)
+    return training.train(
+        dataset, out, config, variant, pruned.model, removed=pruned.removed, force=force, progress=progress
+    ).info
 
 
 def export(run: Path, out: Path, audited: Audited | None = None, *, force: bool = False) -> Path:
@@ -208,6 +212,17 @@ def check_labels(info: RunInfo, dataset: Dataset) -> None:
         )
 
 
+def pruning_examples(how: Pruning, dataset: Dataset | None, seed: int) -> Examples | None:
+    """Return the training images that ``how`` needs: a random sample by ``seed``; None without need or data."""
+    if how.importance not in pruning.GRADIENTS or dataset is None:
+        return None
+    split = dataset.train
+    chosen = np.random.default_rng(seed).permutation(len(split))[:PRUNING_IMAGES]
+    sample = split.take(np.sort(chosen))
+    images = normalize(sample.images, training.input_spec(dataset))
+    return Examples(torch.from_numpy(images), torch.from_numpy(sample.labels))
+
+
 def _pruned(variant: Variant, how: Pruning, timing: str, fine_tune: TrainConfig | None) -> Variant:
     attack = fine_tune.adversarial if fine_tune is not None else None
     return msgspec.structs.replace(
@@ -215,6 +230,11 @@ def _pruned(variant: Variant, how: Pruning, timing: str, fine_tune: TrainConfig 
         pruning=how.method,
         amount=how.share,
         timing=timing,
+        importance=how.importance,
+        scope=how.scope,
+        target=how.target,
+        round_to=how.round_to,
+        steps=how.steps,
         fine_tune_epochs=0 if fine_tune is None else fine_tune.epochs,
         fine_tune_eps=0.0 if attack is None else attack.eps,
     )

@@ -27,7 +27,7 @@ from edge_runtime.folders import new_folder
 from edge_runtime.manifest import InputSpec
 from edge_runtime.variant import Variant
 from toolkit import models, structure
-from toolkit.pruning import make_permanent
+from toolkit.pruning.masks import make_permanent
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -36,13 +36,15 @@ METRICS = "metrics.jsonl"
 
 
 class RunInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``variant.json``. ``structure`` lists the integer attributes that physical pruning changed, by module."""
+    """``variant.json``. ``structure`` lists the integer attributes that physical pruning changed, by module;
+    ``removed`` the shares of channels, parameters, macs and, where it was the target, latency that went with it."""
 
     variant: Variant
     input: InputSpec
     labels: tuple[str, ...]
     dataset_digest: str
     structure: structure.Structure = {}
+    removed: dict[str, float] = {}
     format: int = FORMAT_VERSION
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -91,6 +91,7 @@ def train(
     variant: Variant,
     model: nn.Module | None = None,
     *,
+    removed: Mapping[str, float] | None = None,
     force: bool = False,
     progress: Report | None = None,
 ) -> Trained:
@@ -98,6 +99,7 @@ def train(
 
     ``variant`` describes the result. ``model`` is the network to start from, changed in place: a new one, a pruned one
     whose masks are kept, or one loaded from a run to fine-tune; without it the variant's architecture is built.
+    ``removed`` is what pruning removed from it, for the run's description.
 
     A batch that does not fit into memory is halved, and again, with the gradients of its parts added up; a warning is
     logged, for batch normalisation then sees the parts.
@@ -122,6 +124,7 @@ def train(
         labels=info.labels,
         dataset_digest=info.dataset_digest,
         structure=structure.difference(original, model),
+        removed=dict(removed or {}),
     )
     plan = Plan(info=info, config=config, dataset_spec=dataset.spec, replace=force)
     model = _placed(model, config, device)

@@ -190,4 +190,4 @@ def test_the_description_is_readable_and_complete(run: Path) -> None:
     assert raw["format"] == 1
     assert raw["variant"]["architecture"] == "vgg_small"
     assert raw["labels"] == list(LABELS)
-    assert raw.keys() == {"variant", "input", "labels", "dataset_digest", "structure", "format"}
+    assert raw.keys() == {"variant", "input", "labels", "dataset_digest", "structure", "removed", "format"}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 import msgspec
 
+from edge_runtime import variant as names
 from edge_runtime.errors import InputError
-from edge_runtime.variant import Pruning as PruningName
 from toolkit.cli.options import FOLDER, examples, force_option, json_option, stack
 from toolkit.cli.progress import bars, reading_report, training_report
 from toolkit.data import DATASETS, DEFAULT_SIZE, DEFAULT_SPLIT, SPLITS
@@ -18,6 +18,7 @@ from toolkit.data import DATASETS, DEFAULT_SIZE, DEFAULT_SPLIT, SPLITS
 if TYPE_CHECKING:
     from toolkit.adversarial import PgdConfig
     from toolkit.data import Dataset
+    from toolkit.pruning import Pruning
     from toolkit.recipes import TrainConfig
 
 DEFAULT_DATA = "rendered"
@@ -27,7 +28,8 @@ DEFAULT_RECIPE = "fast"
 DEFAULT_ATTACK = "fast"
 DEFAULT_TEST_ATTACK = "pgd-20"
 ATTACKS = "The attack: fast, pgd-20, paper or authors-code."
-PRUNING_METHODS = [name for name in get_args(PruningName) if name != "none"]
+PRUNING_METHODS = [name for name in get_args(names.Pruning) if name != "none"]
+PLAIN = {field.name: field.default for field in msgspec.structs.fields(names.Variant)}
 DATA_FORMS = ", ".join(f"{name}:PATH" if kind.needs_path else name for name, kind in DATASETS.items())
 
 data_option = click.option("--data", "-d", "spec", help=f"Data set: {DATA_FORMS}.  [default: {DEFAULT_DATA}]")
@@ -43,6 +45,30 @@ recipe_options = stack(
     click.option("--batch", type=int, help="Images of one step, instead of the recipe's."),
     click.option("--learning-rate", type=float, help="Instead of the recipe's."),
     click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto."),
+)
+channel_options = stack(
+    click.option("--amount", type=float, help="Share to prune, 0..1.  [default: the paper's]"),
+    click.option(
+        "--importance",
+        default=PLAIN["importance"],
+        show_default=True,
+        help=f"Which channels count least, by: {', '.join(get_args(names.Importance))}.",
+    ),
+    click.option(
+        "--scope",
+        default=PLAIN["scope"],
+        show_default=True,
+        help="uniform: every layer gives the same share of its channels; global: all channels compete.",
+    ),
+    click.option(
+        "--target",
+        default=PLAIN["target"],
+        show_default=True,
+        help=f"What --amount is a share of: {', '.join(get_args(names.Target))} (measured here).",
+    ),
+    click.option(
+        "--round-to", default=PLAIN["round_to"], show_default=True, help="Channel counts stay multiples of this."
+    ),
 )
 out_option = click.option("--out", "-o", type=FOLDER, required=True, help="Run folder to write.")
 
@@ -71,7 +97,7 @@ out_option = click.option("--out", "-o", type=FOLDER, required=True, help="Run f
 @click.option("--adversarial", "eps", type=float, help="Train on PGD attacks of this radius (pixel scale 0..1).")
 @click.option("--attack", default=DEFAULT_ATTACK, show_default=True, help=ATTACKS)
 @click.option("--prune", "method", help=f"Prune the initial weights first: {', '.join(PRUNING_METHODS)}.")
-@click.option("--amount", type=float, help="Share to prune, 0..1.  [default: the paper's]")
+@channel_options
 @out_option
 @click.option(
     "--resume", is_flag=True, help="Continue the interrupted training of --out with the options it began with."
@@ -91,7 +117,7 @@ def train(out: Path, resume: bool, force: bool, **options: Any) -> None:
         training.check_output(out, force=force)
         spec = options["spec"] or DEFAULT_DATA
         config = training_config(options, options["architecture"], spec)
-        prune_first = pipeline.Pruning(options["method"], options["amount"]) if options["method"] else None
+        prune_first = pruning_settings(options) if options["method"] else None
         pipeline.check_architecture(options["architecture"])
         dataset = load(spec, options["size"], options)
         with bars() as progress:
@@ -113,12 +139,16 @@ def train(out: Path, resume: bool, force: bool, **options: Any) -> None:
     epilog=examples(
         "roadworthy prune runs/natural --method channel --amount 0.5 --out runs/channel",
         "roadworthy prune runs/natural --method l1 --fine-tune 0 --out runs/l1",
+        "roadworthy prune runs/natural --method channel --target latency --amount 0.4 --out runs/faster",
         "roadworthy prune runs/robust --method channel --adversarial 0.01 --out runs/robust-channel",
     )
 )
 @click.argument("run", type=FOLDER)
 @click.option("--method", "-m", required=True, help=f"One of: {', '.join(PRUNING_METHODS)}.")
-@click.option("--amount", type=float, help="Share to prune, 0..1.  [default: the paper's]")
+@channel_options
+@click.option(
+    "--steps", default=PLAIN["steps"], show_default=True, help="Prune so many times, and fine-tune after each."
+)
 @click.option("--fine-tune", type=int, help="Epochs of fine-tuning; 0 for none.  [default: the recipe's]")
 @click.option("--adversarial", "eps", type=float, help="Fine-tune on PGD attacks of this radius (pixel scale 0..1).")
 @click.option("--attack", default=DEFAULT_ATTACK, show_default=True, help=ATTACKS)
@@ -127,17 +157,23 @@ def train(out: Path, resume: bool, force: bool, **options: Any) -> None:
 @recipe_options
 @out_option
 @force_option
-def prune(run: Path, method: str, fine_tune: int | None, out: Path, force: bool, **options: Any) -> None:
-    """Prune a trained run into a new one: l1, global and layered zero weights, channel removes channels."""
-    from toolkit import pipeline, runs, training
+def prune(run: Path, fine_tune: int | None, out: Path, force: bool, **options: Any) -> None:
+    """Prune a trained run into a new one: channel removes channels, the other methods zero weights.
+
+    The options from --importance to --round-to are for channel. With --steps an interrupted command goes on when it is
+    given again.
+    """
+    from toolkit import pipeline, pruning, runs, training
 
     training.check_output(out, force=force)
     variant = runs.load_info(run).variant
-    how = pipeline.Pruning(method, options["amount"])
+    how = pruning_settings(options)
     if fine_tune == 0:
         if options["eps"] is not None:
             raise InputError("--adversarial needs fine-tuning, which --fine-tune 0 leaves out; drop one of them")
-        info = pipeline.prune(run, out, how, force=force)
+        needed = how.importance in pruning.GRADIENTS
+        examples = load(options["spec"] or DEFAULT_DATA, variant.input_size, options) if needed else None
+        info = pipeline.prune(run, out, how, dataset=examples, force=force)
     else:
         given = options | {"epochs": fine_tune or options["epochs"], "seed": variant.seed}
         config = training_config(given, variant.architecture, variant.dataset, fine_tune=True)
@@ -145,7 +181,8 @@ def prune(run: Path, method: str, fine_tune: int | None, out: Path, force: bool,
         with bars() as progress:
             report = training_report(progress, out.name)
             info = pipeline.prune(run, out, how, dataset=dataset, fine_tune=config, force=force, progress=report)
-    click.echo(f"{out}: {info.variant.slug}")
+    gone = ", ".join(f"{share:.1%} of {what}" for what, share in info.removed.items())
+    click.echo(f"{out}: {info.variant.slug}" + (f" without {gone}" if gone else ""))
 
 
 @click.command(
@@ -204,6 +241,14 @@ def training_config(
     given = {name: options[name] for name in ("epochs", "batch", "learning_rate", "device", "seed")}
     changed = {name: value for name, value in given.items() if value is not None}
     return replace(config, adversarial=attack_config(options), **changed)
+
+
+def pruning_settings(options: dict[str, Any]) -> Pruning:
+    """Return what ``--method`` (``--prune`` of train) and the options beside it describe."""
+    from toolkit.pruning import Pruning
+
+    given = {name: options[name] for name in ("importance", "scope", "target", "round_to", "steps") if name in options}
+    return Pruning(options["method"], options["amount"], **given)
 
 
 def attack_config(options: dict[str, Any]) -> PgdConfig | None:

@@ -32,6 +32,13 @@ TRAINING_CODE = (
     "toolkit.data.loader",
     "toolkit.models",
     "toolkit.pruning",
+    "toolkit.pruning.channels",
+    "toolkit.pruning.importance",
+    "toolkit.pruning.latency",
+    "toolkit.pruning.masks",
+    "toolkit.pruning.settings",
+    "toolkit.pruning.steps",
+    "toolkit.pruning.targets",
     "toolkit.recipes",
     "toolkit.training",
 )
@@ -201,8 +208,8 @@ def _cell(
         "network": [subject.architecture, subject.width, subject.size, seed],
         # The kind of device changes the last bits, not what the cell is: a study may move to another machine.
         "training": None if config is None else {**asdict(config), "device": None},
-        "pruning": [strategy.pruning, timing] if pruned else None,
-        "shares": [asdict(pruning.preset_shares(strategy.pruning, study.preset)), strategy.amount] if pruned else None,
+        "pruning": [asdict(strategy.how(study.preset)), timing] if pruned else None,
+        "shares": asdict(pruning.preset_shares(strategy.pruning, study.preset)) if pruned else None,
         "parent": None if parent is None else parent.run_key,
         "code": code_version(TRAINING_CODE),
     }

@@ -22,6 +22,7 @@ from edge_runtime.errors import RoadworthyError, RunError
 from edge_runtime.software import software_versions
 from toolkit import checkpoint, evaluation, pipeline, recipes, runs, training, workplace
 from toolkit.data import Dataset
+from toolkit.pruning.steps import steps_folder
 from toolkit.report.summary import Examples
 from toolkit.study import measure
 from toolkit.study.cells import Cell, ancestors
@@ -157,7 +158,8 @@ def make_run(cell: Cell, dataset: Dataset, place: Workplace, view: View) -> Path
     run = place.run(cell)
     partial = runs.partial_folder(run)
     if (run / runs.INFO).is_file():
-        shutil.rmtree(partial, ignore_errors=True)  # killed between the run's appearance and this
+        for leftover in (partial, steps_folder(run)):
+            shutil.rmtree(leftover, ignore_errors=True)  # killed between the run's appearance and this
         return run
     parent = None if cell.parent is None else make_run(cell.parent, dataset, place, view)
     report = _training_report(cell, view)
@@ -177,7 +179,7 @@ def _train(cell: Cell, dataset: Dataset, run: Path, parent: Path | None, report:
     strategy, subject = cell.strategy, cell.subject
     how = None
     if strategy.pruning != "none":
-        how = pipeline.Pruning(strategy.pruning, strategy.amount, cell.preset)
+        how = strategy.how(cell.preset)
     if parent is not None:
         assert how is not None
         pipeline.prune(parent, run, how, dataset=dataset, fine_tune=cell.config, force=True, progress=report)

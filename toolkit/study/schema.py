@@ -19,6 +19,7 @@ from edge_runtime.metrics import PERCENTAGES
 from edge_runtime.path import METHODS as EXPLAINERS
 from toolkit import models, pruning, recipes
 from toolkit.data import DEFAULT_SPLIT, SPLITS, parse
+from toolkit.pruning import Pruning
 from toolkit.study import paper
 from toolkit.study.toml import TomlFile, read_toml
 
@@ -80,7 +81,8 @@ class Strategy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """One way to make a network.
 
     ``eps`` is the radius of adversarial training (0: natural), from scratch or, with timing "post-tuned", in the
-    fine-tuning. ``parent`` names the strategy whose trained network is pruned afterwards.
+    fine-tuning. ``parent`` names the strategy whose trained network is pruned afterwards. ``importance`` to ``steps``
+    are those of :class:`toolkit.pruning.Pruning`.
     """
 
     name: str
@@ -89,6 +91,21 @@ class Strategy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     amount: float | None = None
     timing: tuple[str, ...] = ()
     parent: str | None = None
+    importance: str = "l2"
+    scope: str = "uniform"
+    target: str = "channels"
+    round_to: int = 8
+    steps: int = 1
+
+    def how(self, preset: str) -> Pruning:
+        """Return how it prunes, with the shares of ``preset``; raises InputError for options that contradict."""
+        options = {name: getattr(self, name) for name in PRUNING_OPTIONS}
+        return Pruning(self.pruning, self.amount, preset, **options)
+
+
+UNPRUNED = Strategy(name="")
+PRUNING_OPTIONS = ("importance", "scope", "target", "round_to", "steps")
+PRUNING_KEYS = ("timing", "parent", "amount", *PRUNING_OPTIONS)
 
 
 class Evaluation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -141,6 +158,9 @@ CHOICES: dict[tuple[type, str], Callable[[], Iterable[str]]] = {
     (Subject, "split"): lambda: SPLITS,
     (Subject, "compare"): lambda: paper.SUBJECTS,
     (Strategy, "pruning"): lambda: ("none", *pruning.METHODS),
+    (Strategy, "importance"): lambda: pruning.IMPORTANCES,
+    (Strategy, "scope"): lambda: pruning.SCOPES,
+    (Strategy, "target"): lambda: pruning.TARGETS,
     (Strategy, "timing"): lambda: TIMINGS,
     (Evaluation, "explainers"): lambda: EXPLAINERS,
     (Overrides, "optimizer"): lambda: recipes.OPTIMIZERS,
@@ -157,6 +177,8 @@ RANGES: dict[tuple[type, str], tuple[float, float]] = {
     (Subject, "size"): (8, models.MAX_INPUT_SIZE),
     (Strategy, "eps"): (0, 1),
     (Strategy, "amount"): (0.001, 0.999),
+    (Strategy, "round_to"): (1, pruning.MAX_ROUND_TO),
+    (Strategy, "steps"): (1, pruning.MAX_STEPS),
     (Evaluation, "road"): (0, 100),
     (Evaluation, "images"): (1, 10**9),
     (Evaluation, "accuracy_images"): (1, 10**9),
@@ -259,8 +281,19 @@ def _check_strategy(file: TomlFile, study: Study, index: int, strategy: Strategy
     pruned = strategy.pruning != "none"
     if pruned and not strategy.timing:
         raise file.error((*where, "pruning"), f"strategy {strategy.name!r} has no timing; give some of {[*TIMINGS]}")
-    if not pruned and (strategy.timing or strategy.parent or strategy.amount is not None):
-        raise file.error((*where, "name"), f"strategy {strategy.name!r} prunes nothing; drop timing, parent and amount")
+    idle = [name for name in PRUNING_KEYS if getattr(strategy, name) != getattr(UNPRUNED, name)]
+    if not pruned and idle:
+        raise file.error((*where, "name"), f"strategy {strategy.name!r} prunes nothing; drop {', '.join(idle)}")
+    if pruned:
+        try:
+            strategy.how(study.preset)
+        except InputError as error:
+            raise file.error((*where, "pruning"), str(error)) from error
+    if strategy.steps > 1 and set(strategy.timing) != {"post-tuned"}:
+        raise file.error(
+            (*where, "steps"),
+            f'steps {strategy.steps} of strategy {strategy.name!r} need fine-tuning; give timing ["post-tuned"] alone',
+        )
     if strategy.eps and "post" in strategy.timing:
         raise file.error(
             (*where, "eps"), f"eps of strategy {strategy.name!r} is idle with timing 'post', which trains nothing"
