@@ -29,8 +29,9 @@ from edge_runtime.classifier import Classifier
 from edge_runtime.errors import BundleError, GateError, InputError, unknown
 from edge_runtime.explainer import Explainer
 from edge_runtime.folders import new_folder
-from edge_runtime.manifest import MANIFEST, Precision, PrecisionParity
+from edge_runtime.manifest import FORMAT_VERSION, MANIFEST, Precision, PrecisionParity
 from edge_runtime.preprocess import normalize
+from edge_runtime.self_test import TOLERANCES
 from export.bundle import GOLDEN_IMAGES, write_manifest
 from export.golden import golden_bytes, make_golden
 
@@ -230,8 +231,13 @@ def write_precision(
         (folder / precision_file(EXPLAINER, name)).write_bytes(addition.graphs.explainer.SerializeToString())
 
         def describe(entry: Precision) -> Bundle:
-            precisions = {**bundle.manifest.precisions, name: entry}
-            write_manifest(folder, msgspec.structs.replace(bundle.manifest, precisions=precisions))
+            changed = msgspec.structs.replace(
+                bundle.manifest,
+                format_version=FORMAT_VERSION,
+                precisions={**bundle.manifest.precisions, name: entry},
+                tolerances={**bundle.manifest.tolerances, name: TOLERANCES[name]},
+            )
+            write_manifest(folder, changed)
             return open_bundle(folder)
 
         written = describe(addition.entry)

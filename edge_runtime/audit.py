@@ -25,6 +25,7 @@ from edge_runtime.manifest import FP32, PRESETS, ExplainerPreset
 from edge_runtime.metrics import ORDERS, PERCENTAGES, RoadCurve, combined, gini, gradient_norm, image_areas, road
 from edge_runtime.path import METHODS
 from edge_runtime.preprocess import normalize
+from edge_runtime.provider_choice import PassedOver, choose
 from edge_runtime.sessions import DEFAULT_PROVIDER
 from edge_runtime.software import software_versions
 from edge_runtime.variant import Variant
@@ -107,7 +108,7 @@ class AuditResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     ``accuracy`` is None without labels; ``invalid`` counts images whose logits are not finite, which are counted as
     wrong. ``latency`` is in milliseconds: one image per call for the classifier, the explainers and "gini"; "road" is
-    one curve over all its images, divided by them.
+    one curve over all its images, divided by them. ``passed_over`` is what ``--provider auto`` did not take.
     """
 
     format: int
@@ -126,6 +127,7 @@ class AuditResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     explainers: dict[str, ExplainerAudit]
     latency: dict[str, LatencySummary]
     confidence: Distribution | None = None
+    passed_over: tuple[PassedOver, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,8 @@ def audit_bundle(
     check_options(options)
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     found = load_image_set(bundle, source).limited(options.limit, options.seed)
+    choice = choose(bundle, options.provider, options.threads, precision=options.precision)
+    options = msgspec.structs.replace(options, provider=choice.provider)
     auditor = Auditor(bundle, found, options, progress)
     explainers = {method: auditor.audit(method) for method in options.methods}
     return AuditResult(
@@ -172,6 +176,7 @@ def audit_bundle(
         explainers=explainers,
         latency={stage: summarize(np.asarray(samples)) for stage, samples in auditor.milliseconds.items()},
         confidence=distribution(auditor.prediction.probability.astype(np.float64)),
+        passed_over=choice.passed_over,
     )
 
 

@@ -24,7 +24,8 @@ from edge_runtime.errors import InputError, ProviderError, unknown
 from edge_runtime.explainer import Explainer
 from edge_runtime.latency import LatencySummary, summarize
 from edge_runtime.manifest import FP32
-from edge_runtime.sessions import DEFAULT_PROVIDER, PROVIDERS
+from edge_runtime.provider_choice import CHOICES, PassedOver, choose_for
+from edge_runtime.sessions import DEFAULT_PROVIDER
 from edge_runtime.software import software_versions
 from edge_runtime.steadiness import OtherLoad, judge
 from edge_runtime.workload import STAGES, Call, Workload, benchmark_images
@@ -97,6 +98,7 @@ class BenchmarkResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """All that one benchmark found. ``bundles`` maps names to digests; the readings frame the whole run.
 
     A bundle has a name for each precision that was measured; ``precisions`` maps those names to it that are not FP32.
+    ``passed_over`` is what ``--provider auto`` did not take.
     """
 
     format: int
@@ -110,6 +112,7 @@ class BenchmarkResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     measurements: tuple[Measurement, ...]
     cold_starts: tuple[ColdStart, ...]
     precisions: dict[str, str] = {}
+    passed_over: tuple[PassedOver, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,10 @@ def benchmark_bundles(
     options = options or BenchmarkOptions()
     check_options(options)
     subjects = in_precisions(unique_names(bundles), options.precisions)
+    choice = choose_for(
+        [(each.bundle, each.precision) for each in subjects.values()], options.provider, options.threads
+    )
+    options = msgspec.structs.replace(options, provider=choice.provider)
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     engines = {name: open_engines(subject, options) for name, subject in subjects.items()}
     cold = tuple(cold_start(subject, name, options) for name, subject in subjects.items() if options.cold_starts)
@@ -197,6 +204,7 @@ def benchmark_bundles(
         after=after,
         measurements=tuple(each.finish(options) for each in series),
         cold_starts=cold,
+        passed_over=choice.passed_over,
     )
     return Benchmark(result=result, series=tuple(series))
 
@@ -206,8 +214,8 @@ def check_options(options: BenchmarkOptions) -> None:
     for stage in options.stages:
         if stage not in STAGES:
             raise unknown("stage", stage, STAGES)
-    if options.provider not in PROVIDERS:
-        raise unknown("provider", options.provider, PROVIDERS)
+    if options.provider not in CHOICES:
+        raise unknown("provider", options.provider, CHOICES)
     least = {"iterations": 1, "warmup": 0, "cold_starts": 0}
     for name, limit in least.items():
         if getattr(options, name) < limit:

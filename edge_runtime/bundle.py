@@ -229,6 +229,10 @@ def manifest_problem(manifest: Manifest) -> str | None:
             all(preset.method == method for method, preset in manifest.explainers.items()),
             "a preset stands under another method's name",
         ),
+        (
+            all(name in {FP32, *manifest.precisions} for name in manifest.tolerances),
+            "it bounds a precision that it lacks",
+        ),
     )
     return next((message for holds, message in rules if not holds), None)
 

@@ -12,6 +12,7 @@ from edge_runtime.bundle import CLASSIFIER, Bundle
 from edge_runtime.errors import BundleError
 from edge_runtime.manifest import FP32
 from edge_runtime.preprocess import check_batch
+from edge_runtime.provider_choice import choose
 from edge_runtime.sessions import DEFAULT_PROVIDER, Run, default_batch, open_session, run_session
 
 if TYPE_CHECKING:
@@ -35,9 +36,9 @@ class Prediction:
 
 
 class Classifier:
-    """A bundle's classifier in one of its precisions, on one execution provider (see ``sessions.PROVIDERS``).
+    """A bundle's classifier in one of its precisions, on one execution provider (see ``provider_choice.CHOICES``).
 
-    ``run`` runs its engine.
+    ``provider`` is the one in use, ``run`` runs its engine.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Classifier:
     ) -> None:
         self.bundle = bundle
         self.precision = precision
+        self.provider = provider = choose(bundle, provider, threads, precision=precision).provider
         self._run = run
         file = bundle.file(CLASSIFIER, precision)
         self.session = open_session(bundle, file, provider, threads)

@@ -18,9 +18,10 @@ from edge_runtime.classifier import INVALID, Classifier, check_interface, finite
 from edge_runtime.errors import BundleError, InputError, unknown
 from edge_runtime.manifest import FP32, PRESETS, ExplainerPreset
 from edge_runtime.metrics import reduce_channels
-from edge_runtime.path import METHODS, Noise, SamplePath, baseline_image, sample_path
+from edge_runtime.path import METHODS, Noise, SamplePath, baseline_image, even_step, sample_path
 from edge_runtime.preprocess import check_batch
-from edge_runtime.sessions import DEFAULT_PROVIDER, Run, default_chunk, open_session, run_session
+from edge_runtime.provider_choice import choose
+from edge_runtime.sessions import DEFAULT_PROVIDER, Run, default_chunk, largest_chunk, open_session, run_session
 
 DEFAULT_METHOD = "vg"
 DEFAULT_PRESETS = "paper"
@@ -87,11 +88,11 @@ class _Outcome:
 
 
 class Explainer:
-    """A bundle's explainers in one of its precisions, on one execution provider (see ``sessions.PROVIDERS``).
+    """A bundle's explainers in one of its precisions, on one execution provider (see ``provider_choice.CHOICES``).
 
     ``classifier`` decides the class where a call names none; without one, the explainer opens its own, of the same
     precision, when it must. An FP32 explainer with an INT8 classifier explains the original at the other's decision.
-    ``run`` runs the engine.
+    ``provider`` is the one in use, ``run`` runs the engine.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Explainer:
     ) -> None:
         self.bundle = bundle
         self.precision = precision
+        self.provider = provider = choose(bundle, provider, threads, precision=precision).provider
         file = bundle.file(EXPLAINER, precision)
         self.session = open_session(bundle, file, provider, threads, integers=False)
         check_interface(self.session, file, INPUTS, {"logits", *AGGREGATES.values()})
@@ -187,10 +189,10 @@ class Explainer:
 
     def _chunk(self, chunk: int | None) -> int:
         if chunk is None:
-            return default_chunk(self._settings[0], self._spec)
+            return default_chunk(self.provider, self._spec)
         if chunk < 1:
             raise InputError(f"chunk is {chunk}; give at least 1 sample point per engine run")
-        return chunk
+        return min(chunk, largest_chunk(self.provider, self._spec))
 
     def _classes(self, images: NDArray[np.float32], target: ArrayLike | None) -> NDArray[np.int64]:
         """Return the class to explain [N]: the predicted one (-1: none), or the given one, checked."""
@@ -275,15 +277,6 @@ def finish(steps: Steps[Result]) -> Result:
         except StopIteration as stop:
             result: Result = stop.value
             return result
-
-
-def even_step(count: int, limit: int) -> int:
-    """Return the smallest step of at most ``limit`` that takes ``count`` points in as few runs: 51 by 17, not by 21.
-
-    Runs of one shape let engines keep their plans; a short last one would cost a new plan.
-    """
-    runs = -(-count // limit)
-    return -(-count // runs)
 
 
 def first_point(logits: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:

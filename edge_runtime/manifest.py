@@ -8,7 +8,7 @@ import msgspec
 
 from edge_runtime.variant import Variant
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: tolerances
 MANIFEST = "manifest.json"
 FP32 = "fp32"  # the precision that every bundle has
 MAX_MANIFEST_BYTES = 4 << 20
@@ -16,6 +16,8 @@ MAX_MANIFEST_BYTES = 4 << 20
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Method = Literal["vg", "ig", "sg"]
+ProviderName = Literal["cpu", "cuda", "tensorrt"]
+Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Reduction = Literal["sum_abs", "abs_sum", "max_abs", "sum_positive"]
 
 
@@ -177,6 +179,17 @@ class Precision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     kept: tuple[str, ...] = ()
 
 
+class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How far a device may be from the golden set.
+
+    ``logits``: relative to the largest one. ``attribution``: relative L2 error, as the median over images: a ReLU unit
+    within rounding of zero may flip and move single images by a percent or more, so single images do not count.
+    """
+
+    logits: Share
+    attribution: Share
+
+
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Size in bytes and SHA-256 of one file of the bundle."""
 
@@ -190,7 +203,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ``variant`` is None for a user's own ONNX file. ``macs`` counts multiply-accumulates of one forward pass,
     ``parameters`` the stored weights, ``nonzero_parameters`` those that masks left. ``gradient_parity`` is None where
     the export knew no original to compare with. ``precisions`` describes the precisions other than FP32 by name
-    ("int8"), whose files bear that name: ``classifier.int8.onnx``. ``files`` names every file of the folder but the
+    ("int8"), whose files bear that name: ``classifier.int8.onnx``. ``tolerances`` bounds the self-test by precision and
+    provider; where it is silent, ``self_test.TOLERANCES`` holds. ``files`` names every file of the folder but the
     manifest itself (and the folder ``metadata/`` of signed metadata).
     """
 
@@ -209,4 +223,5 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     nonzero_parameters: int | None = None
     gradient_parity: GradientParity | None = None
     precisions: dict[str, Precision] = {}
+    tolerances: dict[str, dict[ProviderName, Tolerance]] = {}
     producer: str = ""

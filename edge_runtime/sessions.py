@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
 
 FATAL_ONLY = 4  # onnxruntime's log level: what fails here is raised, and then said in one line
 DEFAULT_PROVIDER = "cpu"
+TENSORRT = "tensorrt"
 # 85 images or 32 sample points at 32 x 32: more is hardly faster but much larger (benchmarks/runtime.py measures it).
 CPU_BATCH_BYTES, CPU_CHUNK_BYTES = 1 << 20, 3 << 17
 # All 50 sample points at 64 x 64 in one run. A choice, not a measurement.
@@ -62,15 +61,19 @@ def cuda_options(model_digest: str) -> dict[str, str]:
 
 
 def tensorrt_options(model_digest: str) -> dict[str, str]:
-    """Cache built engines per model; onnxruntime adds GPU and TensorRT version to the cached files' names."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cache = root / "roadworthy" / "tensorrt" / model_digest
-    cache.mkdir(parents=True, exist_ok=True)
+    """Cache engines and the timing of layers per model and platform (see ``backends.onnxruntime_cache``).
+
+    Neither FP16 nor INT8 is switched on: onnxruntime then makes the network strongly typed, by the graph's own types.
+    """
+    from edge_runtime.backends.onnxruntime_cache import cache_folder
+
+    cache = str(cache_folder(model_digest))
     return {
         "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": str(cache),
+        "trt_engine_cache_path": cache,
         "trt_timing_cache_enable": "1",
-        "trt_timing_cache_path": str(cache),
+        "trt_timing_cache_path": cache,
+        "trt_force_timing_cache": "0",
     }
 
 
@@ -92,13 +95,13 @@ PROVIDERS: dict[str, Provider] = {
         help="it needs an NVIDIA GPU, onnxruntime-gpu, and the CUDA and cuDNN libraries that it asks for; "
         "or use provider cpu",
     ),
-    "tensorrt": Provider(
+    TENSORRT: Provider(
         engine="TensorrtExecutionProvider",
         batch_bytes=GPU_BATCH_BYTES,
         chunk_bytes=GPU_CHUNK_BYTES,
         options=tensorrt_options,
         fallback=("CUDAExecutionProvider", "CPUExecutionProvider"),
-        help="it needs an NVIDIA GPU, onnxruntime-gpu with TensorRT support and the TensorRT libraries; "
+        help="it needs an NVIDIA GPU and TensorRT's libraries, with its Python package or onnxruntime-gpu; "
         "or use provider cuda or cpu",
     ),
 }
@@ -121,10 +124,14 @@ def open_session(
     model = bundle.read(name)
     refuse_unsafe(model, name)
     options = session_options(threads)
-    if not integers and provider != "tensorrt":  # TensorRT makes its own choice, layer by layer
+    if not integers and provider != TENSORRT:  # TensorRT makes its own choice, layer by layer
         # A gradient reads what lies before each rounding, so no layer becomes an integer kernel; onnxruntime would
         # still keep its weights as integers and dequantise them in every run, which took nine tenths of the time.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if provider == TENSORRT:
+        from edge_runtime.backends.opening import open_tensorrt
+
+        return open_tensorrt(bundle, name, model, lambda: create(model, name, provider, options))
     return create(model, name, provider, options)
 
 
@@ -148,6 +155,14 @@ def default_batch(provider: str, spec: InputSpec) -> int:
 def default_chunk(provider: str, spec: InputSpec) -> int:
     """Return how many sample points one run of the explainer takes."""
     return max(LEAST_POINTS, PROVIDERS[provider].chunk_bytes // image_bytes(spec))
+
+
+def largest_chunk(provider: str, spec: InputSpec) -> int:
+    """Return the most sample points that one run of the explainer can take.
+
+    TensorRT's engines are built for sizes; beyond them they would not run, or be built anew.
+    """
+    return default_chunk(provider, spec) if provider == TENSORRT else sys.maxsize
 
 
 def image_bytes(spec: InputSpec) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +20,7 @@ from edge_runtime.errors import BundleError
 from edge_runtime.folders import new_folder
 from edge_runtime.manifest import (
     FORMAT_VERSION,
+    FP32,
     MANIFEST,
     PRESETS,
     Baselines,
@@ -27,8 +29,11 @@ from edge_runtime.manifest import (
     GradientParity,
     InputSpec,
     Manifest,
+    ProviderName,
     RoadBaseline,
+    Tolerance,
 )
+from edge_runtime.self_test import TOLERANCES
 from edge_runtime.variant import Variant
 from export import facts
 from export.golden import golden_bytes, make_golden, npz_bytes
@@ -47,8 +52,8 @@ class Contents:
     ``golden_images``: normalised float32 [G,3,H,W], the self-test's inputs. ``audit_set``: labelled images for audits
     on the device; with ``baselines`` they are audited here too, for the vehicle to compare its figures with, as
     ``drift`` says.
-    ``presets`` names the explainers' parameters. ``variant`` and ``gradient_parity`` are None for a user's own ONNX
-    file.
+    ``presets`` names the explainers' parameters, ``tolerances`` bounds the self-test by provider. ``variant`` and
+    ``gradient_parity`` are None for a user's own ONNX file.
     """
 
     name: str
@@ -62,6 +67,7 @@ class Contents:
     dataset_digest: str | None = None
     gradient_parity: GradientParity | None = None
     presets: str = DEFAULT_PRESETS
+    tolerances: Mapping[ProviderName, Tolerance] = field(default_factory=lambda: TOLERANCES[FP32])
 
 
 def write_bundle(
@@ -112,6 +118,7 @@ def describe(classifier: onnx.ModelProto, contents: Contents) -> Manifest:
         parameters=counted.parameters,
         nonzero_parameters=counted.nonzero_parameters,
         gradient_parity=contents.gradient_parity,
+        tolerances={FP32: dict(contents.tolerances)},
         producer=f"roadworthy {metadata.version('roadworthy')}",
     )
 

@@ -13,7 +13,8 @@ from edge_runtime.errors import ExportError
 from edge_runtime.explainer import Explainer
 from edge_runtime.manifest import FP32
 from edge_runtime.path import METHODS
-from edge_runtime.self_test import TOLERANCES
+from edge_runtime.self_test import tolerance_of
+from edge_runtime.sessions import DEFAULT_PROVIDER
 from export.parity import TOLERANCE
 
 SEED = 0
@@ -35,7 +36,8 @@ def make_golden(bundle: Bundle, images: Images, precision: str = FP32) -> Golden
     explainer = Explainer(bundle, precision=precision, classifier=classifier)
     tolerance = TOLERANCE
     if precision != FP32:
-        tolerance = TOLERANCES[precision].logits * float(np.abs(classifier.predict(images)).max())
+        bound = tolerance_of(bundle.manifest, precision, DEFAULT_PROVIDER).logits
+        tolerance = bound * float(np.abs(classifier.predict(images)).max())
     prediction = classifier.classify(images)
     if not prediction.valid.all():
         raise ExportError(f"the model returns NaN or infinite logits for {int((~prediction.valid).sum())} images")

@@ -22,8 +22,8 @@ REPLACED = {
     "MODEL.onnx": "model.onnx",
     "LABELS.txt": "labels.txt",
 }
-# docs/trust.md, docs/install.md and docs/service.md show these, and their own tests run them.
-TRUST = {"install", "keys", "service", "sign", "trust"}
+# docs/trust.md, docs/install.md, docs/service.md and docs/tensorrt.md show these, and their own tests run them.
+TRUST = {"engine", "install", "keys", "service", "sign", "trust"}
 QUICK = {
     "train": ["--epochs", "1", "--device", "cpu"],
     "prune": ["--epochs", "1", "--device", "cpu"],

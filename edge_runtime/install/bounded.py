@@ -7,6 +7,7 @@ created in a child with bounded memory and processor time. ``python -m edge_runt
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import signal
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from edge_runtime.self_test import SelfTest
 
 PROGRAM = "edge_runtime.install.bounded"
-EXPLAINED = 3  # golden images: a median, and a third of the time of `roadworthy verify`, which explains all
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,12 @@ def bounded_self_test(
     if done.returncode:
         raise InstallError(f"the self-test failed ({reason_of(done)}); the bundle is not activated")
     result = msgspec.json.decode(done.stdout, type=SelfTest)
+    for passed in result.passed_over:
+        logger.warning("%s", passed)
     if not result.passed:
         raise InstallError(
-            f"the self-test on {provider} does not reproduce the golden set ({result.same_class} of {result.images} "
-            f"predictions, logits off by {result.logits:.1e}); the bundle is not activated"
+            f"the self-test on {result.provider} does not reproduce the golden set ({result.verdict}); "
+            "the bundle is not activated"
         )
     return result
 
@@ -106,7 +110,7 @@ def main(arguments: list[str]) -> int:
     import msgspec
 
     from edge_runtime.bundle import open_bundle
-    from edge_runtime.self_test import self_test
+    from edge_runtime.self_test import EXPLAINED, self_test
 
     try:
         result = self_test(

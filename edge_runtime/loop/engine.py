@@ -18,7 +18,7 @@ from edge_runtime.classifier import Classifier, Prediction
 from edge_runtime.errors import EngineError
 from edge_runtime.explainer import Explainer
 from edge_runtime.manifest import FP32, Method
-from edge_runtime.sessions import FATAL_ONLY, first_line, import_onnxruntime
+from edge_runtime.sessions import DEFAULT_PROVIDER, FATAL_ONLY, first_line, import_onnxruntime
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -123,7 +123,7 @@ def _work(calls: SimpleQueue[_Call | None]) -> None:
 class EngineOptions:
     """Where, how and in which precision the models run. ``timeout``: seconds that one run of the engine may take."""
 
-    provider: str = "cpu"
+    provider: str = DEFAULT_PROVIDER
     threads: int | None = None
     timeout: float = 2.0
     precision: str = FP32

@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 import time
+from dataclasses import replace
 
 import msgspec
 
@@ -25,6 +26,7 @@ from edge_runtime.loop.options import LoopOptions, LoopSummary
 from edge_runtime.loop.queue import POLL_SECONDS, FrameQueue, start_reader
 from edge_runtime.loop.witness import Streak, Witness
 from edge_runtime.preprocess import normalize
+from edge_runtime.provider_choice import choose
 from edge_runtime.service.notify import Notifier
 from edge_runtime.sources.crops import crop_images
 from edge_runtime.sources.frame import BACK, LOST, Frame, Source
@@ -55,7 +57,10 @@ class VehicleLoop:
         sampler: DeviceSampler | None = None,
     ) -> None:
         options.check()
-        self._bundle, self._source, self._options = bundle, source, options
+        engine = options.engine
+        choice = choose(bundle, engine.provider, engine.threads, precision=engine.precision)
+        options = replace(options, engine=replace(engine, provider=choice.provider))
+        self._bundle, self._source, self._options, self._passed_over = bundle, source, options, choice.passed_over
         self._live, self._sampler = live, sampler
         self._stopping = threading.Event()
         self._replay = not source.live
@@ -100,6 +105,8 @@ class VehicleLoop:
                 engine = self._options.engine
                 how = f"{engine.precision} by {engine.provider}"
                 self._happened("started", f"{self._bundle.manifest.name} ({how}) on {self._source.name}")
+                for passed in self._passed_over:
+                    self._happened("provider-passed-over", str(passed))
                 self._started = time.monotonic()
                 self._state = "running"
                 self._notifier.ready(f"{self._bundle.manifest.name} on {self._source.name}")
@@ -326,6 +333,7 @@ class VehicleLoop:
             rebuilt=self._engine.rebuilt,
             log=self._keeper.status(),
             problem=self._keeper.problem,
+            passed_over=self._passed_over,
         )
 
 

@@ -13,6 +13,7 @@ from edge_runtime.loop.engine import EngineOptions
 from edge_runtime.loop.ladder import LadderOptions
 from edge_runtime.loop.queue import DEPTHS
 from edge_runtime.loop.schedule import ScheduleOptions
+from edge_runtime.provider_choice import PassedOver
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class LoopOptions:
 class LoopSummary(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a loop did. ``audits`` and ``skipped`` count by kind (vg, ig, sg, road), ``events`` by name.
 
-    ``problem`` says what went wrong at the end, if anything did; ``log`` as in :class:`LiveStatus`.
+    ``problem`` says what went wrong at the end, if anything did; ``log`` as in :class:`LiveStatus`; ``passed_over`` is
+    what ``--provider auto`` did not take.
     """
 
     bundle: str
@@ -60,3 +62,4 @@ class LoopSummary(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     rebuilt: int
     log: dict[str, float | str | None]
     problem: str | None = None
+    passed_over: tuple[PassedOver, ...] = ()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge_runtime.bundle import Bundle, open_bundle
 from edge_runtime.classifier import Classifier
 from edge_runtime.errors import BundleError, InputError
-from edge_runtime.explainer import MAX_SAMPLES, Explainer, even_step
+from edge_runtime.explainer import MAX_SAMPLES, Explainer
 from edge_runtime.manifest import PRESETS, ExplainerPreset
 from edge_runtime.path import METHODS, Noise, baseline_image, sample_path
 from edge_runtime.preprocess import normalize
@@ -311,10 +311,3 @@ def test_an_explainer_with_another_interface(tmp_path: Path, network: TinyNetwor
     files["explainer.onnx"] = files["classifier.onnx"]
     with pytest.raises(BundleError, match=r"explainer\.onnx maps \['image'\]"):
         Explainer(open_bundle(write_tiny_bundle(tmp_path / "bundle", files)))
-
-
-@pytest.mark.parametrize(
-    ("count", "limit", "step"), [(51, 21, 17), (51, 51, 51), (51, 500, 51), (51, 50, 26), (1, 5, 1)]
-)
-def test_runs_are_of_even_size(count: int, limit: int, step: int) -> None:
-    assert even_step(count, limit) == step

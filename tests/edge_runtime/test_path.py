@@ -13,6 +13,7 @@ from edge_runtime.path import (
     QUADRATURES,
     Noise,
     baseline_image,
+    even_step,
     gauss_legendre,
     riemann_trapezoid,
     sample_path,
@@ -113,3 +114,10 @@ def test_the_stream_is_the_one_that_golden_sets_were_made_with() -> None:
 def test_a_negative_seed() -> None:
     with pytest.raises(InputError, match="seed is -1"):
         Noise(-1, (3, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("count", "limit", "step"), [(51, 21, 17), (51, 51, 51), (51, 500, 51), (51, 50, 26), (1, 5, 1)]
+)
+def test_runs_are_of_even_size(count: int, limit: int, step: int) -> None:
+    assert even_step(count, limit) == step

@@ -15,7 +15,7 @@ from edge_runtime.bundle import AuditSet, open_bundle
 from edge_runtime.classifier import Classifier
 from edge_runtime.errors import BundleError, ExportError, ProviderError
 from edge_runtime.manifest import PRESETS, DriftOptions, InputSpec
-from edge_runtime.self_test import SelfTest, relative_error, self_test
+from edge_runtime.self_test import TOLERANCES, SelfTest, relative_error, self_test
 from edge_runtime.variant import Variant
 from export import bundle as writer
 from export.bundle import Contents, write_bundle
@@ -127,6 +127,7 @@ def test_self_test_judges(change: dict[str, Any]) -> None:
         "same_class": 4,
         "logits": 0.0,
         "attributions": {"vg": (0.001, 0.5)},
+        "tolerance": TOLERANCES["fp32"]["cpu"],
     }
     assert SelfTest(**good).passed
     assert not SelfTest(**good | change).passed

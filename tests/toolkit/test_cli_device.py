@@ -160,7 +160,7 @@ def edit_manifest(bundle: Path, old: str, new: str) -> None:
 
 
 def newer_version(bundle: Path) -> None:
-    edit_manifest(bundle, '"format_version": 1', '"format_version": 99')
+    edit_manifest(bundle, '"format_version": 2', '"format_version": 99')
 
 
 def leaving_path(bundle: Path) -> None:

@@ -56,6 +56,7 @@ COMMANDS: dict[str, Command] = {
     "explain": Command("toolkit.cli.runtime:explain", "Draw what a decision rests on.", needs=("onnxruntime",)),
     "audit": Command("toolkit.cli.measure:audit", "Measure accuracy, Gini, ROAD and latency.", needs=("onnxruntime",)),
     "bench": Command("toolkit.cli.measure:bench", "Time bundles in alternation.", needs=("onnxruntime",)),
+    "engine": Command("toolkit.cli.engine:engine", "Build, list and clear this device's TensorRT engines."),
     "service": Command("toolkit.cli.service:service", "Print the systemd unit of a vehicle loop."),
     "serve": Command(
         "toolkit.cli.serve:serve",

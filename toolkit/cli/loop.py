@@ -17,6 +17,7 @@ from edge_runtime.errors import InputError, LogError, unknown
 from edge_runtime.log.store import DEFAULT_MAX_BYTES
 from edge_runtime.loop import GROUP, EngineOptions, LadderOptions, LoopOptions, ScheduleOptions, VehicleLoop
 from edge_runtime.path import METHODS
+from edge_runtime.provider_choice import choose
 from toolkit.cli.options import FILE, FOLDER, stack
 
 if TYPE_CHECKING:
@@ -130,7 +131,8 @@ def open_log(bundle: Bundle, options: dict[str, Any]) -> AuditLog:
     from edge_runtime.log import AuditLog
     from edge_runtime.log.frames import identity_of
 
-    identity = identity_of(bundle, provider=options["provider"], device=device_identity(), vehicle=options["vehicle"])
+    chosen = choose(bundle, options["provider"], options["threads"], precision=options["precision"])
+    identity = identity_of(bundle, provider=chosen.provider, device=device_identity(), vehicle=options["vehicle"])
     return AuditLog(options["log"], identity, max_bytes=options["log_bytes"], group=GROUP)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from edge_runtime.manifest import FP32
-from edge_runtime.sessions import DEFAULT_PROVIDER, PROVIDERS
+from edge_runtime.provider_choice import CHOICES
+from edge_runtime.sessions import DEFAULT_PROVIDER
 
 Decorated = Callable[..., Any]
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -35,7 +36,7 @@ def stack(*options: Callable[[Decorated], Decorated]) -> Callable[[Decorated], D
 bundle_argument = click.argument("bundle", type=FOLDER)
 
 runtime_options = stack(
-    click.option("--provider", default=DEFAULT_PROVIDER, show_default=True, help=f"One of: {', '.join(PROVIDERS)}."),
+    click.option("--provider", default=DEFAULT_PROVIDER, show_default=True, help=f"One of: {', '.join(CHOICES)}."),
     click.option("--threads", type=int, help="CPU threads of one inference.  [default: all cores]"),
 )
 

@@ -45,12 +45,14 @@ def verify(bundle: Path, root: Path | None, precision: str, provider: str, threa
         click.echo(f"{bundle}: {len(opened.manifest.files)} files as the manifest says, digest {opened.digest[:16]}")
         click.echo(f"signatures: {accepted or 'not checked, for no root of trust is installed here'}")
         same = f"{result.same_class} of {result.images} predictions as on the desktop"
-        click.echo(f"golden set in {precision} on {provider}: {same}")
+        click.echo(f"golden set in {precision} on {result.provider}: {same}")
         click.echo(f"logits        {result.logits:.1e} of the largest logit")
         for method, (median, largest) in result.attributions.items():
             click.echo(f"{method} gradients  {median:.1e} relative error (median), {largest:.1e} (largest)")
     if not result.passed:
-        raise ProviderError(f"{bundle}: provider {provider} does not reproduce the golden set; use another provider")
+        raise ProviderError(
+            f"{bundle}: provider {result.provider} does not reproduce the golden set; use another provider"
+        )
 
 
 @click.command(
@@ -66,17 +68,21 @@ def classify(
 ) -> None:
     """Classify image files with a bundle."""
     from edge_runtime.classifier import Classifier
+    from edge_runtime.provider_choice import choose
     from edge_runtime.trust import open_required
 
     opened = open_required(bundle)
-    classifier = Classifier(opened, provider, threads, precision=precision)
+    choice = choose(opened, provider, threads, precision=precision)
+    classifier = Classifier(opened, choice.provider, threads, precision=precision)
     prediction = classifier.classify(load_images(images, opened.manifest.input))
+    told = {"provider": choice.provider, **({"passed_over": choice.passed_over} if choice.passed_over else {})}
     rows = [
         {
             "image": str(path),
             "label": opened.labels[target] if valid else None,
             "class": int(target) if valid else None,
             "probability": float(probability) if valid else None,
+            **told,
         }
         for path, target, probability, valid in zip(
             images, prediction.target, prediction.probability, prediction.valid, strict=True

@@ -13,8 +13,7 @@ from onnx import TensorProto, helper
 from edge_runtime.bundle import open_bundle
 from edge_runtime.errors import InputError, InstallError
 from edge_runtime.install import Limits, Places, bounded_self_test, install_bundle
-from edge_runtime.install.bounded import EXPLAINED
-from edge_runtime.self_test import self_test
+from edge_runtime.self_test import EXPLAINED, self_test
 from tests.edge_runtime.tiny_bundle import SIZE, TinyNetwork, tiny_files, write_tiny_bundle
 from tests.edge_runtime.trust.publisher import golden_bundle
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from edge_runtime.install import STEPS, Limits
-from edge_runtime.install.bounded import EXPLAINED
 from edge_runtime.install.places import SYSTEM
+from edge_runtime.self_test import EXPLAINED
 from tests.edge_runtime.tiny_bundle import TinyNetwork
 from tests.edge_runtime.trust.publisher import golden_bundle
 from toolkit.cli import main
