@@ -37,7 +37,7 @@ def test_prune_before_training(roadworthy: Roadworthy, tmp_path: Path) -> None:
     assert (variant.pruning, variant.amount, variant.timing) == ("global", 0.2, "pre")
 
 
-@pytest.mark.parametrize("method", ["l1", "global", "layered", "channel"])
+@pytest.mark.parametrize("method", ["l1", "global", "layered", "channel", "semi-structured"])
 def test_prune_without_fine_tuning(roadworthy: Roadworthy, tiny_run: Path, tmp_path: Path, method: str) -> None:
     out = tmp_path / method
     code, said, _ = roadworthy("prune", tiny_run, "--method", method, "--fine-tune", 0, "--out", out)
@@ -53,6 +53,52 @@ def test_prune_with_fine_tuning(roadworthy: Roadworthy, tiny_run: Path, tmp_path
     variant = runs.load_info(out).variant
     assert (variant.amount, variant.fine_tune_epochs) == (0.5, 1)
     assert len(runs.load_history(out)) == 1
+
+
+def test_prune_by_gradients_to_a_share_of_macs(roadworthy: Roadworthy, tiny_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "channel"
+    choices = ["--importance", "taylor", "--scope", "global", "--target", "macs", "--amount", 0.3, "--round-to", 4]
+    arguments = ["--method", "channel", *choices, "--fine-tune", 0, "--data", TINY, "--out", out]
+    code, said, _ = roadworthy("prune", tiny_run, *arguments)
+    info = runs.load_info(out)
+    assert code == 0 and info.removed["macs"] >= 0.3
+    assert f"{info.removed['macs']:.1%} of macs" in said
+    assert info.variant.label == "channel-by-taylor-global-macs-round4"
+    size = json.loads(roadworthy("evaluate", tiny_run, out, "--data", TINY, "--json")[1])
+    assert 1 - size[1]["macs"] / size[0]["macs"] == pytest.approx(info.removed["macs"])
+
+
+def test_prune_in_steps(roadworthy: Roadworthy, tiny_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "steps"
+    arguments = ["--method", "channel", "--steps", 2, "--fine-tune", 2, "--data", TINY, "--out", out]
+    assert roadworthy("prune", tiny_run, *arguments)[0] == 0
+    assert runs.load_info(out).variant.steps == 2
+    assert [row["step"] for row in runs.load_history(out)] == [1, 2]
+
+
+def test_choices_of_train_reach_the_variant(roadworthy: Roadworthy, tmp_path: Path) -> None:
+    out = tmp_path / "pre"
+    arguments = ["--prune", "channel", "--importance", "hessian", "--scope", "global", "--data", TINY, "--out", out]
+    assert roadworthy("train", "--width", 0.5, "--epochs", 1, *arguments)[0] == 0
+    variant = runs.load_info(out).variant
+    assert (variant.importance, variant.scope, variant.timing) == ("hessian", "global", "pre")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--importance", "tailor"], "unknown importance 'tailor'; nearest: taylor"),
+        (["--target", "speed"], "unknown target 'speed'"),
+        (["--steps", 2], "steps 2 need fine-tuning"),
+        (["--target", "parameters", "--amount", 0.999], "cannot lose 99.9% of its parameters"),
+    ],
+)
+def test_pruning_refusals_are_one_line(
+    roadworthy: Roadworthy, tiny_run: Path, tmp_path: Path, options: list[object], message: str
+) -> None:
+    arguments = ["--method", "channel", *options, "--fine-tune", 0, "--out", tmp_path / "out"]
+    assert message in one_line(roadworthy("prune", tiny_run, *arguments))
+    assert not (tmp_path / "out").exists()
 
 
 def test_adversarial_fine_tuning_travels_with_the_variant(

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from edge_runtime.errors import InputError, RoadworthyError
 from toolkit import models
+from toolkit.pruning import families
 from toolkit.pruning import importance as importances
-from toolkit.pruning.importance import Examples
+from toolkit.pruning.importance import Estimator, Examples
 from toolkit.pruning.masks import prunable_layers
 from toolkit.pruning.settings import MASKING, Pruning
 
@@ -29,24 +30,22 @@ class Unit:
     """Channels that depend on one another across layers, and go or stay by their index.
 
     ``size`` of them in each of ``repeats`` channel groups (grouped convolutions, attention heads), which lose the same
-    ones. ``name`` is the module at the root, with ".in" for what it reads; ``root`` is that module with torch-pruning's
-    function to prune it.
-    ``scores`` [size], the importance, is None where it was not asked for.
+    ones. ``name`` is the module at the root, with ".in" for what it reads; ``root`` is torch-pruning's graph, that
+    module, and the function to prune it. ``scores`` [size], the importance, is None where it was not asked for.
     """
 
     name: str
     size: int
     repeats: int
-    root: tuple[nn.Module, Callable[..., Any]]
+    root: tuple[Any, nn.Module, Callable[..., Any]]
     scores: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network with its dependency graph and those units that may be pruned, in order."""
+    """A network with those units of it that may be pruned, in order."""
 
     model: nn.Module
-    graph: Any
     units: tuple[Unit, ...]
 
     @property
@@ -64,31 +63,39 @@ def analyse(
     import torch_pruning
 
     model.eval()
-    heads = {module: module.num_heads for module in model.modules() if isinstance(module, nn.MultiheadAttention)}
-    with torch.enable_grad():
-        graph = torch_pruning.DependencyGraph().build_dependency(model, torch.zeros(1, 3, input_size, input_size))
     names = {module: name for name, module in model.named_modules()}
+    units: list[Unit] = []
     with contextlib.ExitStack() as stack:
         estimate = None
         if how is not None:
             estimate = stack.enter_context(importances.estimator(model, how.importance, examples, seed))
-        stack.enter_context(torch.no_grad())
-        units = []
-        for group in graph.get_all_groups([prunable_layers(model)[-1]], (nn.Conv2d, nn.Linear)):
-            rooted = _rooted(graph, group, heads)
-            if rooted is None or not _divisible(graph, rooted):
-                continue
-            module, remove, size = rooted[0].dep.target.module, rooted[0].dep.handler, len(rooted[0].idxs)
-            repeats = _channel_groups(graph, rooted, heads)
-            scores = None
-            if estimate is not None:
-                found = estimate(rooted)
-                if found is None or len(found) != size:
-                    continue
-                scores = found.view(repeats, -1).mean(0) if repeats > 1 else found
-            side = "" if graph.is_out_channel_pruning_fn(remove) else ".in"
-            units.append(Unit(names[module] + side, size // repeats, repeats, (module, remove), scores))
-    return Network(model, graph, tuple(units))
+        for part, example in families.parts(model, input_size):
+            with torch.enable_grad():
+                graph = torch_pruning.DependencyGraph().build_dependency(part, (example,))
+            output = prunable_layers(part)[-1]
+            with torch.no_grad():
+                for group in graph.get_all_groups([output], (nn.Conv2d, nn.Linear)):
+                    unit = _unit(graph, group, names, estimate)
+                    units += [] if unit is None else [unit]
+    return Network(model, tuple(units))
+
+
+def _unit(graph: Any, group: Any, names: dict[nn.Module, str], estimate: Estimator | None) -> Unit | None:
+    """Return a group of torch-pruning's as a unit; None for one that cannot lose channels or that has no score."""
+    heads = {module: module.num_heads for module in names if isinstance(module, nn.MultiheadAttention)}
+    rooted = _rooted(graph, group, heads)
+    if rooted is None or not _divisible(graph, rooted):
+        return None
+    module, remove, size = rooted[0].dep.target.module, rooted[0].dep.handler, len(rooted[0].idxs)
+    repeats = _channel_groups(graph, rooted, heads)
+    scores = None
+    if estimate is not None:
+        scores = estimate(rooted)
+        if scores is None or len(scores) != size:
+            return None
+        scores = scores.view(repeats, -1).mean(0) if repeats > 1 else scores
+    side = "" if graph.is_out_channel_pruning_fn(remove) else ".in"
+    return Unit(names[module] + side, size // repeats, repeats, (graph, module, remove), scores)
 
 
 def kept(units: Sequence[Unit], how: Pruning, share: float, original: dict[str, int] | None = None) -> dict[str, int]:
@@ -140,9 +147,11 @@ def remove(network: Network, counts: dict[str, int], scores: dict[str, Tensor]) 
                 continue
             chosen = scores[unit.name].argsort()[:going]
             indices = torch.cat([chosen + repeat * unit.size for repeat in range(unit.repeats)])
-            group = network.graph.get_pruning_group(*unit.root, indices.unique().tolist())
-            if network.graph.check_pruning_group(group):
+            graph, *root = unit.root
+            group = graph.get_pruning_group(*root, indices.unique().tolist())
+            if graph.check_pruning_group(group):
                 group.prune()
+    families.repair(network.model)
 
 
 def check(model: nn.Module, classes: int, input_size: int) -> None:

@@ -33,6 +33,7 @@ TRAINING_CODE = (
     "toolkit.models",
     "toolkit.pruning",
     "toolkit.pruning.channels",
+    "toolkit.pruning.families",
     "toolkit.pruning.importance",
     "toolkit.pruning.latency",
     "toolkit.pruning.masks",

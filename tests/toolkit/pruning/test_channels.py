@@ -14,7 +14,7 @@ from toolkit.pruning import Pruning, channels
 from toolkit.pruning.channels import Unit, kept
 from toolkit.pruning.masks import prunable_layers
 
-NOTHING = (nn.Identity(), lambda *_: None)
+NOTHING = (None, nn.Identity(), lambda *_: None)
 
 
 def unit(size: int, repeats: int = 1, *, name: str = "a", scores: list[float] | None = None) -> Unit:

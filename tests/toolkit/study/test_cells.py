@@ -117,3 +117,13 @@ def test_only_brings_the_parents_along() -> None:
     assert cells.select(made, []) == made
     with pytest.raises(InputError, match="matches no cell"):
         cells.select(made, ["tiny/natural"])
+
+
+@pytest.mark.parametrize(
+    "choice", [{"importance": "taylor"}, {"scope": "global"}, {"target": "macs"}, {"round_to": 16}, {"amount": 0.4}]
+)
+def test_every_choice_of_pruning_is_part_of_the_address(choice: dict[str, Any]) -> None:
+    plain = Strategy(name="channel", pruning="channel", timing=("post",))
+    chosen = msgspec.structs.replace(plain, **choice)
+    keys = [plan(strategies=(*STRATEGIES, each))["tiny/channel-post/s0"].run_key for each in (plain, chosen)]
+    assert keys[0] != keys[1]

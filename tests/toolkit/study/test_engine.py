@@ -135,6 +135,25 @@ def test_the_natural_network_is_shared(finished: Path) -> None:
     assert "epoch 1 of 1" in log and "of 2" not in log
 
 
+def test_a_cell_in_steps_goes_on_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    stepped = Strategy(name="steps", pruning="channel", timing=("post-tuned",), importance="taylor", steps=2)
+    study = msgspec.structs.replace(
+        STUDY, strategies=(STUDY.strategies[0], stepped), fine_tuning=Overrides(epochs=2), training=Overrides(epochs=1)
+    )
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(engine.StudyInterruptedError, match="stopped in squares/steps-post-tuned/s0"):
+        start(tmp_path, study, Watched(at={"squares/steps-post-tuned/s0": stop}))
+    assert list(tmp_path.glob("runs/*.steps/request.json"))
+    outcome, _ = start(tmp_path, study)
+    assert not outcome.failures
+    variant = outcome.results["squares/steps-post-tuned/s0"].variant
+    assert (variant.steps, variant.importance, variant.fine_tune_epochs) == (2, "taylor", 2)
+    assert not list(tmp_path.glob("runs/*.steps"))
+
+
 def test_other_measurements_use_the_same_networks(finished: Path) -> None:
     weights = {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")}
     study = msgspec.structs.replace(STUDY, evaluation=msgspec.structs.replace(STUDY.evaluation, images=5))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.errors import InputError
+from toolkit.pruning import Pruning
 from toolkit.study import schema
 
 GOOD = """\
@@ -73,6 +74,14 @@ def test_defaults_and_overrides(tmp_path: Path) -> None:
         ('dataset = "rendered"\n', "", 5, ["missing required field `dataset`"]),
         ('name = "l1"', 'name = "natural"', 12, ["stands twice"]),
         ('timing = ["pre", "post"]', 'timing = ["post"]\neps = 0.1', 15, ["idle"]),
+        ('pruning = "l1"', 'pruning = "channel"\nimportance = "tailor"', 14, ["'tailor'", "nearest: taylor"]),
+        ('pruning = "l1"', 'pruning = "channel"\nscope = "local"', 14, ["unknown scope 'local'", "global"]),
+        ('pruning = "l1"', 'pruning = "channel"\ntarget = "mac"', 14, ["'mac'", "nearest: macs"]),
+        ('pruning = "l1"', 'pruning = "channel"\nround_to = 0', 14, ["round_to 0 is outside 1 .. 1024"]),
+        ('pruning = "l1"', 'pruning = "channel"\nround = 8', 14, ["unknown key 'round'", "round_to"]),
+        ('pruning = "l1"', 'pruning = "channel"\nsteps = 2', 14, ["steps 2", "post-tuned"]),
+        ('pruning = "l1"', 'pruning = "l1"\nscope = "global"', 13, ["scope 'global' is for method channel"]),
+        ('pruning = "l1"\ntiming = ["pre", "post"]', 'importance = "l1"', 12, ["prunes nothing; drop importance"]),
         ("[training]", "[training", 3, ["no TOML"]),
         ("[training]", "[evaluation]\nroad = [10, 5]\n[training]", 4, ["does not ascend"]),
     ],
@@ -83,6 +92,13 @@ def test_refusals_name_line_and_way_out(tmp_path: Path, old: str, new: str, line
     assert f"FILE:{line}: " in message or f"at line {line}," in message, message
     for word in words:
         assert word in message
+
+
+def test_choices_of_pruning_are_read(tmp_path: Path) -> None:
+    chosen = 'importance = "taylor"\nscope = "global"\ntarget = "macs"\nround_to = 16\nsteps = 3\namount = 0.4\n'
+    text = GOOD + f'[[strategies]]\nname = "taylor"\npruning = "channel"\ntiming = ["post-tuned"]\n{chosen}'
+    how = read(tmp_path, text).strategies[-1].how("paper")
+    assert how == Pruning("channel", 0.4, "paper", "taylor", "global", "macs", 16, 3)
 
 
 def test_pruned_parent_is_refused(tmp_path: Path) -> None:
