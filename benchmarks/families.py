@@ -1,15 +1,16 @@
 """One network of every torchvision family: half its channels removed, stored, loaded, exported, explained, compared.
 
-    python -m benchmarks.families            all; records benchmarks/results/families.json, of which docs/pruning.md
-                                             shows a table
-    python -m benchmarks.families NAME ...   some, printed only
+    python -m benchmarks.families [FAMILY ...]    all, or some; each is recorded in benchmarks/results/families.json,
+                                                  of which docs/pruning.md shows a table
 
 No times are taken: what is asked is whether every step works, and what goes. Weights are random, for no step looks at
-what they mean. Images are as small as the family takes them.
+what they mean; batch norm's statistics are those of random images, without which the values of deep networks vanish.
+Images are small.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import record
+from benchmarks.common import RESULTS, record
 from edge_runtime.errors import RoadworthyError
 from edge_runtime.manifest import InputSpec
 from edge_runtime.variant import Variant
@@ -35,8 +36,7 @@ from toolkit.runs import RunInfo
 # Family -> its smallest member, and the size of the images.
 FAMILIES: dict[str, tuple[str, int]] = {
     "AlexNet": ("alexnet", 64),
-    "VGG": ("vgg11", 64),
-    "VGG with batch norm": ("vgg11_bn", 64),
+    "VGG": ("vgg11_bn", 64),
     "ResNet": ("resnet18", 64),
     "ResNeXt": ("resnext50_32x4d", 64),
     "Wide ResNet": ("wide_resnet50_2", 64),
@@ -72,7 +72,9 @@ def pruned_and_stored(architecture: str, size: int, folder: Path) -> tuple[torch
     labels = tuple(f"class {index}" for index in range(CLASSES))
     info = RunInfo(variant=variant, input=spec, labels=labels, dataset_digest="0" * 64)
     original = models.build(architecture, CLASSES, input_size=size)
+    settle(original, size)
     done = pruning.apply(original, Pruning("channel"), input_size=size)
+    settle(done.model, size)
     images = torch.from_numpy(random_images(2, (size, size)))
     with torch.inference_mode():
         expected = done.model.eval()(images)
@@ -82,6 +84,15 @@ def pruned_and_stored(architecture: str, size: int, folder: Path) -> tuple[torch
     before, after = evaluation.count(original, size), evaluation.count(loaded, size)
     assert after.macs < before.macs and after.parameters < before.parameters
     return loaded, done.removed
+
+
+def settle(model: torch.nn.Module, size: int) -> None:
+    """Take the statistics of batch norm from random images, as (fine-)tuning would."""
+    model.train()
+    with torch.no_grad():
+        for seed in range(8):
+            model(torch.from_numpy(random_images(8, (size, size), seed)))
+    model.eval()
 
 
 def exported(model: torch.nn.Module, size: int) -> float:
@@ -124,14 +135,19 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def recorded() -> list[dict[str, Any]]:
+    """Return the rows that are recorded, in the order of the families."""
+    path = RESULTS / "families.json"
+    rows = json.loads(path.read_text())["rows"] if path.is_file() else []
+    return sorted(rows, key=lambda each: list(FAMILIES).index(each["family"]))
+
+
 def main() -> None:
-    chosen = sys.argv[1:] or list(FAMILIES)
-    rows = []
-    for family in chosen:
-        rows.append(row(family))
-        print(table(rows[-1:]).splitlines()[-1], flush=True)
-    if chosen == list(FAMILIES):
-        print(record("families", rows))
+    for family in sys.argv[1:] or FAMILIES:
+        found = row(family)
+        print(table([found]).splitlines()[-1], flush=True)
+        record("families", [*(each for each in recorded() if each["family"] != family), found])
+    record("families", recorded())
 
 
 if __name__ == "__main__":

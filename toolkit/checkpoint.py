@@ -110,7 +110,7 @@ def restore_model(checkpoint: Checkpoint) -> nn.Module:
     model = runs.pristine(info)
     structure.apply(model, info.structure, {name: tensor.shape for name, tensor in state.items()})
     set_masks(model, state)
-    model.load_state_dict(state, strict=True)
+    runs.load_weights(model, state)
     return model
 
 

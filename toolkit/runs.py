@@ -12,6 +12,7 @@ A run appears under its own name only when it is complete.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -101,12 +102,22 @@ def load(folder: str | PathLike[str]) -> tuple[nn.Module, RunInfo]:
     try:
         model = pristine(info)
         structure.apply(model, info.structure, {name: tensor.shape for name, tensor in weights.items()})
-        model.load_state_dict(weights, strict=True)
+        load_weights(model, weights)
         models.check_forward(model, info.variant.architecture, len(info.labels), info.variant.input_size)
     except (InputError, RunError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise RunError(f"{folder}: {WEIGHTS} and {INFO} do not fit together ({reason[:200]}); train again") from error
     return model.eval(), info
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Put a whole state dict into ``model``; raises RuntimeError where it does not fit.
+
+    The modules' versions, which a plain dict lacks, are this torchvision's: MNASNet refuses to load without.
+    """
+    state = OrderedDict(weights)
+    state._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
+    model.load_state_dict(state, strict=True)
 
 
 def load_info(folder: str | PathLike[str]) -> RunInfo:

@@ -59,7 +59,7 @@ def test_pruned_runs_come_back(tmp_path: Path, method: str) -> None:
     assert not pruning.masked_weights(model)
 
 
-@pytest.mark.parametrize(("architecture", "width"), [("resnet18", 0.25), ("squeezenet1_1", 1.0)])
+@pytest.mark.parametrize(("architecture", "width"), [("resnet18", 0.25), ("squeezenet1_1", 1.0), ("mnasnet0_5", 1.0)])
 def test_other_architectures_come_back_with_channels_removed(tmp_path: Path, architecture: str, width: float) -> None:
     described = info(architecture, width, "channel")
     pruned = pruning.prune(build(described), "channel").eval()
