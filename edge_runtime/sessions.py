@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
+import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -187,18 +190,20 @@ def create(model: bytes, name: str, provider: str, options: onnxruntime.SessionO
     if row.engine not in ort.get_available_providers():
         raise ProviderError(f"provider {provider} is not part of this onnxruntime {ort.__version__}; {row.help}")
     if provider != DEFAULT_PROVIDER:
+        ort.set_default_logger_severity(FATAL_ONLY)
         preload_libraries(ort)
     providers = [(row.engine, row.options(hashlib.sha256(model).hexdigest())), *((each, {}) for each in row.fallback)]
     try:
         # onnxruntime's own retry on another provider hides the failure, so it is off.
         session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime raises a dozen unrelated types, all of them about this model or provider
-        reason = first_line(error)
         if provider == DEFAULT_PROVIDER:
-            raise BundleError(f"{name} cannot be loaded ({reason}); export the bundle again") from error
+            raise BundleError(f"{name} cannot be loaded ({first_line(error)}); export the bundle again") from error
+        reason = missing_library(ort, provider) or first_line(error)
         raise ProviderError(f"provider {provider} cannot load {name} ({reason}); {row.help}") from error
     if session.get_providers()[0] != row.engine:
-        raise ProviderError(f"provider {provider} does not start on this machine; {row.help}")
+        reason = missing_library(ort, provider) or "no GPU, or none that it supports"
+        raise ProviderError(f"provider {provider} does not start on this machine ({reason}); {row.help}")
     release_memory(session)
     return session
 
@@ -215,7 +220,21 @@ def import_onnxruntime() -> Any:
 def preload_libraries(ort: Any) -> None:
     """Load CUDA and cuDNN from their wheels, where they are installed as such; system libraries need no help."""
     if hasattr(ort, "preload_dlls"):  # onnxruntime 1.21 and later
-        ort.preload_dlls()
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+            ort.preload_dlls()
+
+
+def missing_library(ort: Any, provider: str) -> str | None:
+    """Return what the system's linker says of a provider that did not start, None where its libraries are all there."""
+    folder = Path(ort.__file__).parent / "capi"
+    for part in ("shared", provider):
+        library = folder / f"libonnxruntime_providers_{part}.so"
+        try:
+            if library.exists():
+                ctypes.CDLL(str(library))
+        except OSError as error:
+            return first_line(error)
+    return None
 
 
 def release_memory(session: onnxruntime.InferenceSession) -> None:

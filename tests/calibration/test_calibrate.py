@@ -22,7 +22,7 @@ from edge_runtime.errors import BundleError, DataError, GateError, InputError
 from edge_runtime.explainer import Explainer
 from edge_runtime.manifest import Gate
 from edge_runtime.preprocess import normalize
-from edge_runtime.self_test import relative_error, self_test
+from edge_runtime.self_test import TOLERANCES, relative_error, self_test
 from export.gradients import add_input_gradient
 from export.session import cpu_session
 from export.tensorrt_support import check, errors
@@ -51,6 +51,7 @@ def test_the_bundle_holds_both(made: tuple[Bundle, Calibrated], bundle: Bundle) 
     assert new == {"classifier.int8.onnx", "explainer.int8.onnx", "golden.int8.npz", "drift.int8.json"}
     assert all(written.read(name) == bundle.read(name) for name in bundle.manifest.files)
     entry = written.manifest.precisions["int8"]
+    assert written.manifest.tolerances == {**bundle.manifest.tolerances, "int8": TOLERANCES["int8"]}
     assert entry == result.precision
     assert (entry.method, entry.samples, entry.kept, entry.gate) == ("entropy", 40, (), OPEN)
     assert entry.data is not None and len(entry.data) == 64

@@ -14,6 +14,7 @@ import pytest
 from edge_runtime.bundle import Bundle, open_bundle
 from edge_runtime.errors import BundleError
 from edge_runtime.manifest import FORMAT_VERSION, MAX_MANIFEST_BYTES, ExplainerPreset
+from edge_runtime.self_test import TOLERANCES, tolerance_of
 from tests.edge_runtime.tiny_bundle import (
     CLASSES,
     LABELS,
@@ -161,6 +162,15 @@ def test_a_newer_format_is_named_even_if_its_fields_are_unknown(tiny_folder: Pat
         open_bundle(tiny_folder)
 
 
+def test_the_first_format_has_no_tolerances_and_still_opens(tiny_folder: Path) -> None:
+    edit_manifest(tiny_folder, lambda m: (m.update(format_version=1), m.pop("tolerances")))
+    manifest = open_bundle(tiny_folder).manifest
+    assert (manifest.format_version, manifest.tolerances) == (1, {})
+    for precision, by_provider in TOLERANCES.items():
+        for provider, usual in by_provider.items():
+            assert tolerance_of(manifest, precision, provider) == usual
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -176,6 +186,11 @@ def test_a_newer_format_is_named_even_if_its_fields_are_unknown(tiny_folder: Pat
         (lambda m: m["files"]["audit_set.npz"].update(size="1"), "size"),
         (lambda m: m.update(explainers={"vg": {"method": "ig"}}), "another method's name"),
         (lambda m: m.update(explainers={"vg": {"method": "lime"}}), "lime"),
+        (lambda m: m.update(tolerances={"int8": {}}), "bounds a precision that it lacks"),
+        (lambda m: m.update(tolerances={"fp32": {"gpu": {"logits": 0.1, "attribution": 0.1}}}), "gpu"),
+        (lambda m: m.update(tolerances={"fp32": {"cpu": {"logits": 0.0, "attribution": 0.1}}}), "logits"),
+        (lambda m: m.update(tolerances={"fp32": {"cpu": {"logits": 0.1, "attribution": 1.5}}}), "attribution"),
+        (lambda m: m.update(tolerances={"fp32": {"cpu": {"logits": 0.1}}}), "attribution"),
     ],
 )
 def test_a_manifest_that_breaks_the_schema(

@@ -16,10 +16,12 @@ from edge_runtime.sessions import (
     default_batch,
     default_chunk,
     import_onnxruntime,
+    missing_library,
     open_session,
     session_options,
     tensorrt_options,
 )
+from tests.conftest import no_gpu
 from tests.edge_runtime.tiny_bundle import TinyNetwork, tiny_files, write_tiny_bundle
 
 
@@ -105,3 +107,22 @@ def test_a_file_that_is_no_model(tmp_path: Path, network: TinyNetwork) -> None:
     bundle = open_bundle(write_tiny_bundle(tmp_path / "bundle", files))
     with pytest.raises(BundleError, match="is not an ONNX model"):
         open_session(bundle, "classifier.onnx", "cpu", None)
+
+
+@pytest.mark.skipif(no_gpu() is None, reason="this machine has a GPU")
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_provider_names_the_library_that_it_misses(
+    tiny: Bundle, provider: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if PROVIDERS[provider].engine not in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has no GPU providers")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(ProviderError) as caught:
+        create(tiny.read("classifier.onnx"), "classifier.onnx", provider, session_options(1))
+    assert f"({missing_library(onnxruntime, provider)}); it needs an NVIDIA GPU" in str(caught.value)
+    assert capfd.readouterr() == ("", "")  # what onnxruntime would print is in the error already
+
+
+def test_nothing_is_missing_where_there_is_no_library_to_ask(tmp_path: Path) -> None:
+    built_in_one = type("ort", (), {"__file__": str(tmp_path / "__init__.py")})
+    assert missing_library(built_in_one, "cuda") is None

@@ -14,7 +14,7 @@ import pytest
 from edge_runtime.bundle import AuditSet, open_bundle
 from edge_runtime.classifier import Classifier
 from edge_runtime.errors import BundleError, ExportError, ProviderError
-from edge_runtime.manifest import PRESETS, DriftOptions, InputSpec
+from edge_runtime.manifest import PRESETS, DriftOptions, InputSpec, Tolerance
 from edge_runtime.self_test import TOLERANCES, SelfTest, relative_error, self_test
 from edge_runtime.variant import Variant
 from export import bundle as writer
@@ -85,6 +85,19 @@ def test_opens_with_the_device_runtime(written: Path) -> None:
         ("ig", "sg", "vg"), (4, 3, 32, 32)
     )
     assert len(bundle.audit_set().images) == 10
+
+
+def test_the_self_tests_bounds_are_written_and_are_the_exporters_to_choose(
+    written: Path, classifier: onnx.ModelProto, tmp_path: Path
+) -> None:
+    assert open_bundle(written).manifest.tolerances == {"fp32": TOLERANCES["fp32"]}
+    tight = {**TOLERANCES["fp32"], "cpu": Tolerance(logits=1e-12, attribution=0.02)}
+    out = write_bundle(tmp_path / "tight", classifier, contents(tolerances=tight, baselines=False))
+    assert open_bundle(out).manifest.tolerances["fp32"]["cpu"].logits == 1e-12
+    result = self_test(open_bundle(out), threads=1, explained=1)
+    assert result.tolerance == tight["cpu"]
+    assert result.passed == (result.logits <= 1e-12)
+    assert "(bound 1e-12)" in result.verdict
 
 
 def test_baselines_of_every_measure_that_the_vehicle_watches(written: Path) -> None:

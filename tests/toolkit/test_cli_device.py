@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from PIL import Image
 from edge_runtime.audit import AuditResult
 from edge_runtime.benchmark import BenchmarkResult
 from edge_runtime.bundle import open_bundle
+from edge_runtime.provider_choice import forget
+from tests.conftest import no_gpu
 from tests.toolkit.conftest import Roadworthy, one_line
 from toolkit.report.results import read_result
 
@@ -60,6 +64,42 @@ def test_classify(roadworthy: Roadworthy, tiny_bundle: Path, sign: Path) -> None
     (row,) = json.loads(out)
     assert row["label"] == open_bundle(tiny_bundle).labels[row["class"]]
     assert 0 < row["probability"] <= 1
+
+
+@pytest.mark.skipif(no_gpu() is None, reason="this machine has a GPU")
+def test_auto_says_why_it_took_the_cpu(
+    roadworthy: Roadworthy, tiny_bundle: Path, sign: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    forget()
+    code, out, _ = roadworthy("classify", tiny_bundle, sign, "--provider", "auto", "--json")
+    assert code == 0
+    (row,) = json.loads(out)
+    assert row["provider"] == "cpu"
+    assert [each["provider"] for each in row["passed_over"]] == ["tensorrt", "cuda"]
+    assert [message.split(":")[0] for message in caplog.messages] == [
+        "provider tensorrt passed over",
+        "provider cuda passed over",
+    ]
+    code, out, _ = roadworthy("verify", tiny_bundle, "--provider", "auto")
+    assert code == 0 and "golden set in fp32 on cpu: 8 of 8" in out
+    (plain,) = json.loads(roadworthy("classify", tiny_bundle, sign, "--json")[1])
+    assert plain["provider"] == "cpu" and "passed_over" not in plain
+
+
+@pytest.mark.skipif(no_gpu() is None, reason="this machine has a GPU")
+def test_auto_tells_on_stderr(tiny_bundle: Path, sign: Path) -> None:
+    """In a process of its own, where no test framework listens to the log."""
+    script = "from toolkit.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "classify", str(tiny_bundle), str(sign), "--provider", "auto"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["provider tensorrt passed over", "provider cuda passed over"]
 
 
 @pytest.mark.parametrize("method", ["vg", "ig", "sg"])

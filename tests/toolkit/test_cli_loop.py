@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 
 from edge_runtime.live import read_live
-from edge_runtime.log import FrameRecord, read, verify
+from edge_runtime.log import EventRecord, FrameRecord, read, verify
+from tests.conftest import no_gpu
 from tests.edge_runtime.tiny_bundle import images, tiny_files, tiny_network, write_tiny_bundle
+from tests.edge_runtime.trust.publisher import golden_bundle
 from tests.toolkit.conftest import Roadworthy, one_line
 from toolkit.cli.loop import OF_IMAGES, OF_SOURCE
 from toolkit.cli.measure import audit
@@ -51,6 +53,20 @@ def test_a_folder_is_replayed_into_a_log(roadworthy: Roadworthy, bundle: Path, s
     assert entries[0].identity.vehicle == "bus 12"
     status = read_live(live)
     assert status is not None and status.state == "stopped"
+
+
+@pytest.mark.skipif(no_gpu() is None, reason="this machine has a GPU")
+def test_the_log_tells_which_providers_were_passed_over(roadworthy: Roadworthy, signs: Path, tmp_path: Path) -> None:
+    log, folder = tmp_path / "audit.db", golden_bundle(tmp_path / "golden", tiny_network())
+    options = ["--log", log, "--no-live", "--frames", 2, "--provider", "auto", "--json", "--no-road", "--method", "vg"]
+    code, out, error = roadworthy("audit", folder, "--source", signs, *options)
+    assert code == 0, error
+    told = [f"provider {each['provider']} passed over: {each['reason']}" for each in json.loads(out)["passed_over"]]
+    assert [line.split()[1] for line in told] == ["tensorrt", "cuda"]
+    entries = list(read(log))
+    assert entries[0].identity.provider == "cpu"
+    events = [entry.record for entry in entries if isinstance(entry.record, EventRecord)]
+    assert [event.message for event in events if event.name == "provider-passed-over"] == told
 
 
 def test_no_option_is_declared_twice() -> None:
