@@ -18,10 +18,11 @@ def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.chdir(tmp_path)
     fill(tmp_path / "audit.db", 20)
     lines = [line for block in re.findall(r"```sh\n(.*?)```", DOCUMENT, re.DOTALL) for line in block.splitlines()]
-    assert len(lines) == 4
+    assert len(lines) == 6
     for line in lines:
         with pytest.raises(SystemExit) as stop:
             main(shlex.split(line)[1:])
         assert not stop.value.code, line
     assert "WatchdogSec=10" in capsys.readouterr().out
     assert (tmp_path / "drive.mcap").stat().st_size > 0
+    assert (tmp_path / "report" / "report.html").is_file()
