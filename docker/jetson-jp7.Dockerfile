@@ -20,13 +20,15 @@ COPY edge_runtime edge_runtime
 ARG EXTRAS=serve,trust,vehicle
 # The package registry's build computes on the CPU. One for the GPU takes its place: a version, or the address of a wheel.
 ARG ONNXRUNTIME=onnxruntime==1.31.1
+# Engines of TensorRT's own need CUDA from Python, of the base image's major version.
+ARG CUDA_BINDINGS=cuda-bindings==13.2.0
 # A mirror of the package registry, or a certificate for it, comes in as a secret and leaves no trace in the image.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     /opt/roadworthy/bin/pip install --no-cache-dir --constraint constraints.txt setuptools \
     && /opt/roadworthy/bin/pip install --no-cache-dir --constraint constraints.txt --no-build-isolation ".[${EXTRAS}]" \
     && grep --invert-match onnxruntime constraints.txt > others.txt \
-    && /opt/roadworthy/bin/pip install --no-cache-dir --constraint others.txt "${ONNXRUNTIME}" \
+    && /opt/roadworthy/bin/pip install --no-cache-dir --constraint others.txt "${ONNXRUNTIME}" "${CUDA_BINDINGS}" \
     && /opt/roadworthy/bin/python -I -c 'from edge_runtime.metrics.compiled import library; assert library()' \
     && /opt/roadworthy/bin/pip uninstall --yes setuptools pip
 

@@ -111,7 +111,7 @@ def test_it_is_audited_and_its_log_comes_home(place: tuple[Path, dict[str, str]]
 def test_the_service_runs_what_was_installed(place: tuple[Path, dict[str, str]]) -> None:
     unit = (place[0] / "roadworthy.service").read_text()
     assert f"audit {SYSTEM}/current --source camera:0" in unit
-    assert "--precision fp16 --vehicle orin-1\n" in unit
+    assert "--precision fp16 --provider auto --vehicle orin-1\n" in unit
 
 
 def test_every_message_is_one_of_the_code() -> None:

@@ -119,6 +119,12 @@ def test_the_jetsons_engine_is_the_pinned_one(name: str, marker: str) -> None:
     assert parse(read(FOLDER / f"{name}.Dockerfile")).arguments["ONNXRUNTIME"] == pinned
 
 
+@pytest.mark.parametrize(("name", "cuda"), [("jetson-jp6", "12"), ("jetson-jp7", "13")])
+def test_the_jetsons_bindings_are_of_its_cuda(name: str, cuda: str) -> None:
+    bindings = parse(read(FOLDER / f"{name}.Dockerfile")).arguments["CUDA_BINDINGS"]
+    assert re.fullmatch(rf"cuda-bindings=={cuda}\.\d+\.\d+", bindings)
+
+
 def test_the_devices_images_differ_in_little() -> None:
     """One way to be non-root, one layout of folders, one health check."""
     final = {path.name: parse(read(path)).stages[-1] for path in SERVICES}
