@@ -17,6 +17,8 @@ from PIL import Image
 from edge_runtime.bundle import open_bundle
 from edge_runtime.install.places import SYSTEM
 from edge_runtime.trust.store import VARIABLE
+from export.tensorrt_support import NEWEST_OPSET
+from tests.docker.rules import FOLDER
 from tests.edge_runtime.trust.publisher import PASSPHRASE
 from tests.test_readme import QUICK, REPLACED
 from toolkit.cli import main
@@ -112,6 +114,22 @@ def test_the_service_runs_what_was_installed(place: tuple[Path, dict[str, str]])
     unit = (place[0] / "roadworthy.service").read_text()
     assert f"audit {SYSTEM}/current --source camera:0" in unit
     assert "--precision fp16 --provider auto --vehicle orin-1\n" in unit
+
+
+def test_the_table_names_the_versions_that_graphs_are_held_to() -> None:
+    rows = re.findall(
+        r"^\| ([^|]+) \| [\d.]+ \| ([\d.]+) \| [^|]+ \| (3\.\d+) \| `(jetson-jp\d)`", DOCUMENT, re.MULTILINE
+    )
+    assert {".".join(version.split(".")[:2]) for _, version, _, _ in rows} == set(NEWEST_OPSET)
+    for jetpack, _, python, image in rows:
+        assert image == f"jetson-jp{jetpack[0]}"
+        assert python == {"6": "3.10", "7": "3.12"}[jetpack[0]]
+        assert (FOLDER / f"{image}.Dockerfile").is_file()
+
+
+def test_what_is_linked_exists() -> None:
+    for link in re.findall(r"\]\(([^)#:]+)\)", DOCUMENT):
+        assert (FOLDER.parent / "docs" / link).exists(), link
 
 
 def test_every_message_is_one_of_the_code() -> None:
