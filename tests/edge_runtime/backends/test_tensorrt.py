@@ -18,6 +18,7 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.classifier import Classifier
 from edge_runtime.errors import EngineError, ProviderError
 from edge_runtime.explainer import Explainer
+from edge_runtime.loop.engine import Engine, EngineOptions
 from edge_runtime.sessions import PROVIDERS, default_batch, default_chunk
 from tests.edge_runtime.backends.conftest import Device
 from tests.edge_runtime.backends.recipes import recipe
@@ -102,6 +103,22 @@ def test_a_series_can_be_terminated(device: Device, golden: Bundle) -> None:
         session.run(["logits"], {"image": images(3)}, options)
     options.terminate = False
     assert session.run(["logits"], {"image": images(3)}, options)[0].shape == (3, 5)
+
+
+def test_the_vehicle_loops_engine_runs_it(device: Device, golden: Bundle) -> None:
+    """Supervised, in the engine's thread, with onnxruntime's options of a run."""
+    engine = Engine(golden, EngineOptions(provider="tensorrt", timeout=60))
+    engine.warm_up(("vg", "ig", "sg"))
+    expected = Classifier(golden).predict(images(2))
+    np.testing.assert_allclose(engine.classify(images(2)).logits, expected, rtol=1e-5, atol=1e-6)
+    device.faults.calls.add("execute_async_v3")
+    with pytest.raises(EngineError, match="inference failed: the engine does not run"):
+        engine.classify(images(1))
+    device.faults.calls.clear()
+    engine.rebuild()
+    np.testing.assert_allclose(engine.classify(images(2)).logits, expected, rtol=1e-5, atol=1e-6)
+    assert device.faults.counts["build_serialized_network"] == 2  # loaded the second time, not built
+    engine.close()
 
 
 def test_threads_take_turns(device: Device, golden: Bundle) -> None:

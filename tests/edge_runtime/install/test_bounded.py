@@ -14,6 +14,7 @@ from edge_runtime.bundle import open_bundle
 from edge_runtime.errors import InputError, InstallError
 from edge_runtime.install import Limits, Places, bounded_self_test, install_bundle
 from edge_runtime.self_test import EXPLAINED, self_test
+from tests.conftest import no_gpu
 from tests.edge_runtime.tiny_bundle import SIZE, TinyNetwork, tiny_files, write_tiny_bundle
 from tests.edge_runtime.trust.publisher import golden_bundle
 
@@ -64,6 +65,17 @@ def test_a_good_bundle_passes(tmp_path: Path, network: TinyNetwork) -> None:
     result = bounded_self_test(golden_bundle(tmp_path / "bundle", network), Limits(), "cpu", "fp32", 1)
     assert result.passed
     assert result.images == 4
+
+
+@pytest.mark.skipif(no_gpu() is None, reason="this machine has a GPU")
+def test_auto_is_settled_in_the_child(
+    tmp_path: Path, network: TinyNetwork, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    result = bounded_self_test(golden_bundle(tmp_path / "bundle", network), Limits(), "auto", "fp32", 1)
+    assert result.passed and result.provider == "cpu"
+    assert [each.provider for each in result.passed_over] == ["tensorrt", "cuda"]
+    assert caplog.messages == [str(each) for each in result.passed_over]
 
 
 def test_the_first_images_alone_deviate_as_among_all(tmp_path: Path, network: TinyNetwork) -> None:
