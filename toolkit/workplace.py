@@ -7,7 +7,6 @@ import errno
 import fcntl
 import logging
 import shutil
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,8 +71,6 @@ def disk_full(error: BaseException | None) -> bool:
     """Tell whether ``error`` comes from a full disk, or from one that is full for this user."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
-            return True
-        if isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -37,6 +37,7 @@ COMMANDS: dict[str, Command] = {
     "prune": Command("toolkit.cli.desktop:prune", "Prune a run into a new one.", needs=("torch",)),
     "evaluate": Command("toolkit.cli.desktop:evaluate", "Measure runs on held-out images.", needs=("torch",)),
     "study": Command("toolkit.cli.study:study", "Run a grid of networks; tables beside the paper's.", needs=("torch",)),
+    "select": Command("toolkit.cli.select:select", "Choose a pruning that keeps to limits.", needs=("torch", "optuna")),
     "export": Command("toolkit.cli.export:export", "Make a run or an ONNX file into a bundle.", needs=("onnx",)),
     "calibrate": Command(
         "toolkit.cli.calibrate:calibrate", "Add INT8 to a bundle, if its explanations survive.", needs=("onnx",)
