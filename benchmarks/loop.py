@@ -1,7 +1,7 @@
 """The vehicle loop on VGG-16 at 32x32: what auditing costs, how old frames get, what an hour leaves behind.
 
-    python -m benchmarks.loop                 everything (a quarter of an hour); records benchmarks/results/loop.json
-    python -m benchmarks.loop auditing        one part (auditing, placement, overload, hour), printed only
+    python -m benchmarks.loop                 everything (20 minutes); records benchmarks/results/loop.json
+    python -m benchmarks.loop auditing        one part (auditing, placement, overload, hour); replaces its rows there
     python -m benchmarks.loop --quick         every part for seconds, printed only: does it run?
 
 Frames are noise of the size of a crop, made before the clock starts; the loop runs as `roadworthy audit --source` does.
@@ -10,7 +10,9 @@ Frames are noise of the size of a crop, made before the clock starts; the loop r
 from __future__ import annotations
 
 import contextlib
+import datetime
 import gc
+import json
 import os
 import sys
 import tempfile
@@ -24,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import awake_cores, record
+from benchmarks.common import RESULTS, awake_cores, record
 from benchmarks.runtime import make_bundle
 from edge_runtime.bundle import Bundle
 from edge_runtime.classifier import Classifier
@@ -352,22 +354,35 @@ PACED = ("auditing", "placement")  # with pauses between the frames, in which co
 
 
 def main(arguments: list[str]) -> None:
-    """Run the parts named, or all and record, with the load that other processes made beforehand."""
-    load = round(os.getloadavg()[0], 2)
-    extent = QUICK if "--quick" in arguments else Extent()
-    parts = [name for name in arguments if name != "--quick"]
-    rows = []
+    """Run the parts named, or all, and record them with the load that other processes made beforehand."""
+    context = {
+        "load_average": round(os.getloadavg()[0], 2),
+        "cores": len(os.sched_getaffinity(0)),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+    quick = "--quick" in arguments
+    parts = [name for name in arguments if name != "--quick"] or list(PARTS)
+    rows: list[dict[str, Any]] = []
     sys.setswitchinterval(SWITCH_SECONDS)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         bundle = make_bundle(MODEL, folder)
-        for part in parts or PARTS:
+        for part in parts:
             with awake_cores() if part in PACED else contextlib.nullcontext():
-                for row in PARTS[part](bundle, folder, extent):
-                    rows.append(row | ({"cores_kept_awake": True} if part in PACED else {}))
+                for row in PARTS[part](bundle, folder, QUICK if quick else Extent()):
+                    rows.append(row | context | ({"cores_kept_awake": True} if part in PACED else {}))
                     print(rows[-1], flush=True)
-    if not arguments:
-        print(record("loop", rows, load_average=load))
+    if not quick:
+        print(record("loop", [*other_rows(parts), *rows]))
+
+
+def other_rows(parts: list[str]) -> list[dict[str, Any]]:
+    """Return what is recorded of the parts that were not measured this time."""
+    try:
+        recorded = json.loads((RESULTS / "loop.json").read_text())["rows"]
+    except FileNotFoundError:
+        return []
+    return [row for row in recorded if row["measure"] not in parts]
 
 
 if __name__ == "__main__":
