@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from edge_runtime.errors import InputError, unknown
 from edge_runtime.manifest import InputSpec
+from toolkit.data.loader import moved
 
 
 @dataclass(frozen=True)
@@ -79,36 +82,67 @@ def pgd(
     labels: Tensor,
     config: PgdConfig,
     spec: InputSpec,
-    generator: torch.Generator | None = None,
+    noise: Tensor | None = None,
 ) -> Tensor:
     """Return adversarial versions of normalised ``images`` [N, 3, H, W], detached, within ``config``'s ball.
 
     The model is attacked in evaluation mode, so batch norm statistics and dropout do not take part, and is returned
-    to its mode. Only the input's gradient is computed. ``generator`` (CPU) draws the random start.
+    to its mode. Only the input's gradient is computed. ``noise`` [N, 3, H, W] (see :func:`start_noise`) decides the
+    random start; without it PyTorch's global random state does.
     """
     radius, step, low, high = _bounds(images, config, spec)
     was_training = model.training
     model.eval()
     try:
-        if config.against == "prediction":
-            with torch.no_grad():
-                labels = model(images).argmax(1)
-        adversarial = images.detach()
-        if config.random_start:
-            noise = torch.rand(images.shape, generator=generator).to(images.device) * 2 - 1
-            adversarial = (adversarial + noise * radius).clamp(low, high)
-        for _ in range(config.steps):
-            adversarial.requires_grad_()
-            (gradient,) = torch.autograd.grad(F.cross_entropy(model(adversarial), labels), adversarial)
-            adversarial = (adversarial.detach() + step * gradient.sign()).clamp(low, high)
+        with frozen(model):
+            if config.against == "prediction":
+                with torch.no_grad():
+                    labels = model(images).argmax(1)
+            adversarial = images.detach()
+            if config.random_start:
+                noise = start_noise(images.shape) if noise is None else noise
+                adversarial = (adversarial + moved(noise, images.device) * radius).clamp(low, high)
+            for _ in range(config.steps):
+                adversarial.requires_grad_()
+                loss = F.cross_entropy(model(adversarial).float(), labels)
+                (gradient,) = torch.autograd.grad(loss, adversarial)
+                adversarial = (adversarial.detach() + step * gradient.sign()).clamp(low, high)
     finally:
         model.train(was_training)
     return adversarial.detach()
 
 
+def start_noise(shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
+    """Return noise, uniform in -1 .. 1, on the CPU: every device and any number of processes start from the same."""
+    return torch.rand(shape, generator=generator) * 2 - 1
+
+
+@contextlib.contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Let no parameter ask for a gradient inside.
+
+    Layers then keep no inputs for the gradients of their weights, and a compiled network does not compute those.
+    """
+    asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in asking:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_()
+
+
+@lru_cache(maxsize=16)
+def channel_statistics(spec: InputSpec, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation [1, 3, 1, 1] on ``device``; made once, for a copy to a GPU waits for it."""
+    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
+    return mean, std
+
+
 def _bounds(images: Tensor, config: PgdConfig, spec: InputSpec) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return radius and step per channel in normalised space, and the box that results must stay in."""
-    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
+    mean, std = channel_statistics(spec, images.device)
     unit = torch.ones_like(std) if config.space == "normalised" else std
     radius = config.eps / unit
     low, high = images - radius, images + radius

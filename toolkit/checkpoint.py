@@ -98,7 +98,8 @@ def load(folder: Path) -> Checkpoint:
         raise RunError(f"there is no unfinished training in {folder}; start one without --resume")
     try:
         with safe_open(path, framework="pt") as file:
-            header = msgspec.json.decode((file.metadata() or {}).get(HEADER, ""), type=Header)
+            raw = msgspec.json.decode((file.metadata() or {}).get(HEADER, ""), type=dict[str, Any])
+            header = msgspec.convert(_upgraded(raw), Header)
             return Checkpoint(header, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError, msgspec.DecodeError) as error:
         raise RunError(f"{path} is damaged: {error}; start again with --force") from error
@@ -128,6 +129,15 @@ def restore_optimizer(checkpoint: Checkpoint, optimizer: Optimizer) -> None:
         for stored, group in zip(checkpoint.header.groups, optimizer.state_dict()["param_groups"], strict=True)
     ]
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
+
+
+def _upgraded(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return a header with mixed precision by kind of device; it was a switch that CUDA alone obeyed."""
+    plan = raw.get("plan")
+    config = plan.get("config") if isinstance(plan, dict) else None
+    if isinstance(config, dict) and isinstance(config.get("amp"), bool):
+        config["amp"] = ["cuda"] if config["amp"] else []
+    return raw
 
 
 def _thaw(value: Any) -> Any:

@@ -19,7 +19,7 @@ from edge_runtime.errors import InputError, unknown
 from edge_runtime.manifest import ExplainerPreset, InputSpec
 from edge_runtime.path import BASELINES
 from edge_runtime.preprocess import normalize
-from toolkit.adversarial import PgdConfig, pgd
+from toolkit.adversarial import PgdConfig, pgd, start_noise
 from toolkit.data import Split
 from toolkit.pruning import prunable_layers, size, unmasked_copy
 
@@ -61,26 +61,30 @@ def classify(model: nn.Module, batch: int = BATCH) -> Callable[[NDArray[np.float
 def accuracy(model: nn.Module, split: Split, spec: InputSpec) -> float:
     """Return the share of correctly classified images; raises InputError for an empty split."""
     _require_images(split)
-    parts = range(0, len(split.labels), BATCH)
-    correct = sum(
+    return correct(model, split, spec) / len(split.labels)
+
+
+def correct(model: nn.Module, split: Split, spec: InputSpec) -> int:
+    """Return how many images are classified correctly."""
+    return sum(
         int((predict(model, split.images[i : i + BATCH], spec).argmax(1) == split.labels[i : i + BATCH]).sum())
-        for i in parts
+        for i in range(0, len(split.labels), BATCH)
     )
-    return correct / len(split.labels)
 
 
 def robust_accuracy(model: nn.Module, split: Split, spec: InputSpec, config: PgdConfig, seed: int = 0) -> float:
     """Return the share of images still classified correctly after the attack ``config``."""
     _require_images(split)
     generator = torch.Generator().manual_seed(seed)
-    correct, device = 0, _device(model)
+    right, device = 0, _device(model)
     for start in range(0, len(split.labels), BATCH):
         part = slice(start, start + BATCH)
         images = torch.from_numpy(normalize(split.images[part], spec)).to(device)
         labels = torch.from_numpy(split.labels[part]).to(device)
-        attacked = pgd(model, images, labels, config, spec, generator)
-        correct += int((classify(model)(attacked.cpu().numpy()).argmax(1) == split.labels[part]).sum())
-    return correct / len(split.labels)
+        noise = start_noise(images.shape, generator)
+        attacked = pgd(model, images, labels, config, spec, noise)
+        right += int((classify(model)(attacked.cpu().numpy()).argmax(1) == split.labels[part]).sum())
+    return right / len(split.labels)
 
 
 def count(model: nn.Module, input_size: int = 32) -> Counts:

@@ -24,8 +24,8 @@ class TrainConfig:
 
     ``momentum`` is used by sgd only. ``adversarial`` replaces every batch by attacked images. ``train_mode_epochs``
     switches the network to evaluation mode (no dropout) after so many epochs, as the authors' code does by accident.
-    ``amp`` (bfloat16) takes effect on CUDA only, ``channels_last`` names the kinds of device that use this memory
-    layout. ``device`` is cpu, cuda, or auto.
+    ``amp`` names the kinds of device that compute in bfloat16 where that is safe, ``channels_last`` those that use this
+    memory layout. ``compile`` is a key of :data:`COMPILE`. ``device`` is cpu, cuda, or auto.
     """
 
     epochs: int = 100
@@ -39,8 +39,9 @@ class TrainConfig:
     label_smoothing: float = 0.0
     adversarial: PgdConfig | None = None
     train_mode_epochs: int | None = None
-    amp: bool = True
+    amp: tuple[str, ...] = ("cuda",)
     channels_last: tuple[str, ...] = ("cuda",)
+    compile: str = "auto"
     device: str = "auto"
     seed: int = 0
 
@@ -50,6 +51,8 @@ class TrainConfig:
             ("schedule", self.schedule, SCHEDULES),
             ("augmentation", self.augmentation, AUGMENTATIONS),
             ("device", self.device, DEVICES),
+            ("compile", self.compile, COMPILE),
+            *(("kind of device", name, KINDS) for name in (*self.amp, *self.channels_last)),
         ):
             if name not in table:
                 raise unknown(kind, name, table)
@@ -114,6 +117,18 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 """Name -> factor of the learning rate at a share 0..1 of all steps. Pure functions: nothing to store on resume."""
 
 AUGMENTATIONS: dict[str, Augmentation | None] = {"none": None, "light": DEFAULT_AUGMENTATION}
+
+KINDS = ("cpu", "cuda")
+"""Of devices: what ``amp`` and ``channels_last`` may name."""
+LONG = 50_000
+"""Passes of a training for which compiling, a minute or so, is expected to pay on a GPU."""
+
+COMPILE: dict[str, Callable[[torch.device, int], bool]] = {
+    "auto": lambda device, passes: device.type == "cuda" and passes >= LONG,
+    "always": lambda device, passes: True,
+    "never": lambda device, passes: False,
+}
+"""Name -> whether to compile the network on a device for so many passes, those of attacks included."""
 
 DEVICES: dict[str, Callable[[], Any]] = {
     "auto": lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"),

@@ -1,23 +1,23 @@
 """Training: epochs over batches, a checkpoint after each epoch, and a run at the end.
 
 Every epoch derives its random numbers (order, augmentation, dropout, attacks) from the seed and its own number, so an
-interrupted training continues on a CPU exactly as if it had never stopped.
+interrupted training continues on a CPU exactly as if it had never stopped. Processes that torchrun started together
+train one network (toolkit.distributed); the first of them writes.
 """
 
 from __future__ import annotations
 
-import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -25,21 +25,18 @@ from edge_runtime.errors import DataError, RunError
 from edge_runtime.folders import check_target
 from edge_runtime.manifest import InputSpec
 from edge_runtime.variant import Variant
-from toolkit import checkpoint, evaluation, pruning, recipes, runs, structure
-from toolkit.adversarial import pgd
+from toolkit import checkpoint, distributed, evaluation, pruning, recipes, runs, structure
+from toolkit.adversarial import channel_statistics
 from toolkit.checkpoint import Plan
 from toolkit.data import Dataset
-from toolkit.data.loader import iterate
+from toolkit.data.loader import Placed, batch_sizes, iterate, place
+from toolkit.distributed import Group
 from toolkit.recipes import TrainConfig
 from toolkit.runs import RunInfo
+from toolkit.steps import Batch, Network, gradients, prepared
 
 REPORT_EVERY = 10
 """Steps between progress reports: each one waits for the device and checks the loss."""
-SMALLEST_PART = 2
-"""Images: batch normalisation cannot take one alone."""
-
-
-logger = logging.getLogger(__name__)
 
 
 class TrainingStoppedError(RunError):
@@ -50,13 +47,6 @@ class TrainingStoppedError(RunError):
 
 class DivergedError(RunError):
     """A loss or weights that are not finite."""
-
-
-@dataclass
-class Memory:
-    """Into how many parts a batch is cut so that it fits; their gradients add up to the whole batch's."""
-
-    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -105,11 +95,13 @@ def train(
     logged, for batch normalisation then sees the parts.
 
     Raises RunError for an existing run or an unfinished one without ``force``, DivergedError for a loss that is not
-    finite, TrainingStoppedError on Ctrl-C, DataError for data that does not fit.
+    finite, TrainingStoppedError on Ctrl-C, DataError for data that does not fit, InputError for more processes than
+    the batches have images for.
     """
-    folder = Path(folder)
+    folder, group = Path(folder), distributed.current()
     check_output(folder, force=force)
-    partial = runs.partial_folder(folder)
+    group.check_batch(config.batch)
+    group.wait()  # all have looked before the first one writes
     info = RunInfo(variant=variant, input=input_spec(dataset), labels=dataset.labels, dataset_digest=dataset.digest)
     _check_data(dataset, info)
     device = recipes.device(config)
@@ -127,11 +119,14 @@ def train(
         removed=dict(removed or {}),
     )
     plan = Plan(info=info, config=config, dataset_spec=dataset.spec, replace=force)
+    group.check_same(msgspec.json.encode(plan))
     model = _placed(model, config, device)
-    optimizer = recipes.OPTIMIZERS[config.optimizer](model.parameters(), config)
-    shutil.rmtree(partial, ignore_errors=True)
-    checkpoint.save(partial, plan, [], model, optimizer)
-    return _finish(_Session(dataset, folder, plan, model, optimizer, [], progress))
+    group.send(model.state_dict().values())
+    session = _session(dataset, folder, plan, model, progress)
+    if group.first:
+        shutil.rmtree(runs.partial_folder(folder), ignore_errors=True)
+    _keep(session)
+    return _finish(session)
 
 
 def check_output(folder: Path, *, force: bool = False) -> None:
@@ -146,7 +141,7 @@ def resume(folder: str | PathLike[str], dataset: Dataset, *, progress: Report | 
     """Continue the unfinished training of ``folder`` after its last complete epoch, with the options it began with.
 
     Raises RunError where there is none, where ``dataset`` is not the one it began with, or where another run has
-    taken its name since.
+    taken its name since; InputError for more processes than its batches have images for.
     """
     folder = Path(folder)
     saved = checkpoint.load(runs.partial_folder(folder))
@@ -154,11 +149,10 @@ def resume(folder: str | PathLike[str], dataset: Dataset, *, progress: Report | 
     check_target(folder, marker=runs.INFO, force=plan.replace, error=RunError)
     if dataset.digest != plan.info.dataset_digest:
         raise RunError(f"{folder} began with other images than {dataset.spec!r} now has; use {plan.dataset_spec!r}")
-    device = recipes.device(plan.config)
-    model = _placed(checkpoint.restore_model(saved), plan.config, device)
-    optimizer = recipes.OPTIMIZERS[plan.config.optimizer](model.parameters(), plan.config)
-    checkpoint.restore_optimizer(saved, optimizer)
-    return _finish(_Session(dataset, folder, plan, model, optimizer, list(saved.header.history), progress))
+    distributed.current().check_batch(plan.config.batch)
+    distributed.current().check_same(msgspec.json.encode(saved.header))
+    model = _placed(checkpoint.restore_model(saved), plan.config, recipes.device(plan.config))
+    return _finish(_session(dataset, folder, plan, model, progress, saved))
 
 
 def pending(folder: str | PathLike[str]) -> Plan:
@@ -174,8 +168,24 @@ def input_spec(dataset: Dataset) -> InputSpec:
 
 def prepare(images: Tensor, spec: InputSpec) -> Tensor:
     """Turn images on the [0, 1] scale [N, 3, H, W] into the classifier's input, as edge_runtime.normalize does."""
-    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
+    mean, std = channel_statistics(spec, images.device)
     return (images - mean) / std
+
+
+def batches(placed: Placed, config: TrainConfig, spec: InputSpec, epoch: int, group: Group) -> Iterator[Batch]:
+    """Yield this process's share of every batch of one epoch, augmented and normalised, in the device's layout."""
+    layout = torch.channels_last if placed.device.type in config.channels_last else torch.contiguous_format
+    sizes = batch_sizes(len(placed.labels), config.batch)
+    pairs = iterate(
+        placed,
+        config.batch,
+        seed=config.seed,
+        epoch=epoch,
+        augment=recipes.AUGMENTATIONS[config.augmentation],
+        share=group.share,
+    )
+    for whole, (pixels, labels) in zip(sizes, pairs, strict=True):
+        yield Batch(prepare(pixels, spec).contiguous(memory_format=layout), labels, whole)
 
 
 @dataclass(frozen=True)
@@ -183,58 +193,94 @@ class _Session:
     """What an ongoing training needs; ``history`` grows by one row per epoch."""
 
     dataset: Dataset
+    placed: Placed
     folder: Path
     plan: Plan
-    model: nn.Module
+    network: Network
     optimizer: Optimizer
     history: list[dict[str, Any]]
     progress: Report | None
-    memory: Memory = field(default_factory=Memory)
 
     @property
     def config(self) -> TrainConfig:
         return self.plan.config
 
     @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+    def model(self) -> nn.Module:
+        return self.network.model
+
+    @property
+    def group(self) -> Group:
+        return self.network.group
+
+
+def _session(
+    dataset: Dataset,
+    folder: Path,
+    plan: Plan,
+    model: nn.Module,
+    progress: Report | None,
+    saved: checkpoint.Checkpoint | None = None,
+) -> _Session:
+    """Return a training at its beginning, or where the checkpoint ``saved`` leaves off."""
+    group, config = distributed.current(), plan.config
+    optimizer = recipes.OPTIMIZERS[config.optimizer](model.parameters(), config)
+    history: list[dict[str, Any]] = []
+    if saved is not None:
+        checkpoint.restore_optimizer(saved, optimizer)
+        history = list(saved.header.history)
+    steps = len(batch_sizes(len(dataset.train), config.batch))
+    network = prepared(model, config, plan.info.input, group, steps)
+    placed = place(dataset.train, network.device)
+    return _Session(dataset, placed, folder, plan, network, optimizer, history, progress if group.first else None)
 
 
 def _finish(session: _Session) -> Trained:
-    partial = runs.partial_folder(session.folder)
+    partial, group = runs.partial_folder(session.folder), session.group
     try:
         while len(session.history) < session.config.epochs:
             session.history.append(_epoch(session, len(session.history)))
-            checkpoint.save(partial, session.plan, session.history, session.model, session.optimizer)
+            _keep(session)
     except KeyboardInterrupt:
-        done = checkpoint.load(partial).header.epoch
+        done = checkpoint.load(partial).header.epoch if group.first else len(session.history)
         raise TrainingStoppedError(
             f"stopped; {done} of {session.config.epochs} epochs are kept in {partial}: continue with --resume"
         ) from None
     model = session.model.cpu().to(memory_format=torch.contiguous_format)
-    info = runs.save(session.folder, model, session.plan.info, force=session.plan.replace, history=session.history)
-    shutil.rmtree(partial)
+    info = session.plan.info
+    if group.first:
+        info = runs.save(session.folder, model, info, force=session.plan.replace, history=session.history)
+        shutil.rmtree(partial)
+    else:
+        pruning.make_permanent(model)
+    group.wait()
     return Trained(model.eval(), info, session.history)
+
+
+def _keep(session: _Session) -> None:
+    if session.group.first:
+        partial = runs.partial_folder(session.folder)
+        checkpoint.save(partial, session.plan, session.history, session.model, session.optimizer)
 
 
 def _epoch(session: _Session, epoch: int) -> dict[str, Any]:
     """Train one epoch, numbered from 0, and return its row of metrics."""
     started = time.perf_counter()
-    config, device = session.config, session.device
+    config, device, group = session.config, session.network.device, session.group
     seed = int(np.random.SeedSequence([config.seed, epoch]).generate_state(1)[0])
     session.model.train(config.train_mode_epochs is None or epoch < config.train_mode_epochs)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        # Dropout: the processes hold different images, and drop different units.
+        torch.manual_seed(seed + group.rank)
         loss, correct = _steps(session, epoch, torch.Generator().manual_seed(seed))
-    if not all(bool(parameter.isfinite().all()) for parameter in session.model.parameters()):
+    group.average_statistics(session.model)
+    if not bool(torch.stack([parameter.isfinite().all() for parameter in session.model.parameters()]).all()):
         raise _diverged(session, epoch, "weights are not finite")
-    held_out, spec = session.dataset.validation, session.plan.info.input
-    measured = evaluation.accuracy(session.model, held_out, spec) if len(held_out) else None
     return {
         "epoch": epoch + 1,
         "loss": loss,
         "train_accuracy": correct,
-        "validation_accuracy": measured,
+        "validation_accuracy": _validated(session),
         "learning_rate": session.optimizer.param_groups[0]["lr"],
         "seconds": round(time.perf_counter() - started, 3),
     }
@@ -242,80 +288,32 @@ def _epoch(session: _Session, epoch: int) -> dict[str, Any]:
 
 def _steps(session: _Session, epoch: int, generator: torch.Generator) -> tuple[float, float]:
     """Take the optimiser's steps of one epoch; return mean loss and accuracy on the (augmented) training images."""
-    config, device = session.config, session.device
-    steps = _step_count(len(session.dataset.train), config.batch)
-    total = torch.zeros(2, device=device, dtype=torch.float64)
+    config, network, group = session.config, session.network, session.group
+    steps = len(batch_sizes(len(session.placed.labels), config.batch))
+    total = torch.zeros(2, device=network.device, dtype=torch.float64)
     seen = 0
-    for step, (images, labels) in enumerate(_loaded(session, epoch)):
+    for step, batch in enumerate(batches(session.placed, config, network.spec, epoch, group)):
         share = (epoch + step / steps) / config.epochs
-        for group in session.optimizer.param_groups:
-            group["lr"] = config.learning_rate * recipes.SCHEDULES[config.schedule](share)
-        total += _fitting(session, images, labels, generator)
+        for entry in session.optimizer.param_groups:
+            entry["lr"] = config.learning_rate * recipes.SCHEDULES[config.schedule](share)
+        total += gradients(network, batch, generator)
         session.optimizer.step()
-        seen += len(labels)
+        seen += batch.whole
         if (step + 1) % REPORT_EVERY == 0 or step + 1 == steps:
-            _report(session, epoch, step + 1, steps, float(total[0]) / seen)
-    return float(total[0]) / seen, float(total[1]) / seen
+            _report(session, epoch, step + 1, steps, float(group.summed(total)[0]) / seen)
+    loss, correct = group.summed(total).tolist()
+    return loss / seen, correct / seen
 
 
-def _fitting(session: _Session, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Do what :func:`_gradients` does, with the batch cut into as many parts as the memory asks for."""
-    while True:
-        try:
-            return _gradients(session, images, labels, generator)
-        except (RuntimeError, MemoryError) as error:
-            size = -(-len(labels) // (2 * session.memory.parts))
-            if not out_of_memory(error) or size < SMALLEST_PART:
-                raise
-        # Outside the handler, which would keep the failed step's tensors alive.
-        session.memory.parts *= 2
-        if session.device.type == "cuda":
-            torch.cuda.empty_cache()
-        logger.warning("out of memory: batches of %d go in parts of %d from now on", session.config.batch, size)
-
-
-def _gradients(session: _Session, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Leave the gradients of the batch's mean loss in the parameters; return the sums of loss and of right answers."""
-    config, model, device = session.config, session.model, session.device
-    total = torch.zeros(2, device=device, dtype=torch.float64)
-    session.optimizer.zero_grad(set_to_none=True)
-    size = -(-len(labels) // session.memory.parts)
-    for inputs, wanted in zip(images.split(size), labels.split(size), strict=True):
-        if config.adversarial is not None:
-            inputs = pgd(model, inputs, wanted, config.adversarial, session.plan.info.input, generator)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.amp and device.type == "cuda"):
-            logits = model(inputs)
-            loss = F.cross_entropy(logits, wanted, label_smoothing=config.label_smoothing)
-        (loss if len(wanted) == len(labels) else loss * (len(wanted) / len(labels))).backward()
-        total += torch.stack([loss.detach() * len(wanted), (logits.argmax(1) == wanted).sum()])
-    return total
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Tell whether ``error`` is an allocation that failed, on any device; PyTorch has no type for the CPU's."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-def _loaded(session: _Session, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield normalised and augmented images with their labels on the device."""
-    config, spec = session.config, session.plan.info.input
-    batches = iterate(
-        session.dataset.train,
-        config.batch,
-        seed=config.seed,
-        epoch=epoch,
-        augment=recipes.AUGMENTATIONS[config.augmentation],
-        device=session.device,
-    )
-    layout = torch.channels_last if session.device.type in config.channels_last else torch.contiguous_format
-    for pixels, labels in batches:
-        yield prepare(pixels, spec).contiguous(memory_format=layout), labels
-
-
-def _step_count(images: int, batch: int) -> int:
-    """Return how many batches ``toolkit.data.loader.iterate`` makes: a single image left over joins the last one."""
-    full, rest = divmod(images, batch)
-    return max(1, full + (rest > 1))
+def _validated(session: _Session) -> float | None:
+    """Return the accuracy on the validation images, of which every process counts a share; None without any."""
+    held_out, group = session.dataset.validation, session.group
+    if not len(held_out):
+        return None
+    own = held_out.take(np.arange(len(held_out))[group.share(len(held_out))])
+    right = evaluation.correct(session.model, own, session.plan.info.input)
+    counted = group.summed(torch.tensor(right, device=session.network.device))
+    return int(counted) / len(held_out)
 
 
 def _report(session: _Session, epoch: int, step: int, steps: int, loss: float) -> None:

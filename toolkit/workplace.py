@@ -7,13 +7,16 @@ import errno
 import fcntl
 import logging
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from edge_runtime.errors import RoadworthyError, RunError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LOCK = ".lock"
+POLL = 0.5  # seconds between attempts at a lock
 logger = logging.getLogger("toolkit")
 
 
@@ -23,17 +26,42 @@ def alone(folder: Path, busy: RoadworthyError) -> Iterator[None]:
 
     Makes the folder. Raises RunError where it cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("w")
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written: {error.strerror}; choose another folder") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise busy from None
+    with held(folder / LOCK) as got:
+        if not got:
+            raise busy
         yield
+
+
+@contextlib.contextmanager
+def held(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[bool]:
+    """Hold the lock of the file ``path``, which is made and stays.
+
+    Without ``waiting`` the lock is tried once, and the block learns by True or False whether it is held. With it, the
+    block begins when it is held, and ``waiting`` is called now and then until it is. Raises RunError where the file
+    cannot be written or the file system takes no locks.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise RunError(f"{path.parent} cannot be written: {error.strerror}; choose another folder") from error
+    with file:
+        got = _tried(file, path)
+        while not got and waiting is not None:
+            waiting()
+            time.sleep(POLL)
+            got = _tried(file, path)
+        yield got
+
+
+def _tried(file: IO[str], path: Path) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise RunError(f"{path} cannot be locked: {error.strerror}; choose a folder on another file system") from error
+    return True
 
 
 @contextlib.contextmanager

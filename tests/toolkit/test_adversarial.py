@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from edge_runtime.errors import InputError
 from edge_runtime.manifest import InputSpec
 from toolkit import adversarial, models
-from toolkit.adversarial import PgdConfig, pgd
+from toolkit.adversarial import PgdConfig, pgd, start_noise
 from toolkit.data import MEAN, STD
 from toolkit.training import prepare
 
@@ -75,9 +75,10 @@ def test_only_the_input_gets_a_gradient_and_the_mode_is_kept(model: nn.Module, i
     model.eval()
 
 
-def test_the_generator_decides_the_random_start(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+def test_the_noise_decides_the_random_start(model: nn.Module, images: Tensor, labels: Tensor) -> None:
     def attack(seed: int) -> Tensor:
-        return pgd(model, images, labels, PgdConfig(steps=1), SPEC, torch.Generator().manual_seed(seed))
+        noise = start_noise(images.shape, torch.Generator().manual_seed(seed))
+        return pgd(model, images, labels, PgdConfig(steps=1), SPEC, noise)
 
     assert torch.equal(attack(1), attack(1))
     assert not torch.equal(attack(1), attack(2))

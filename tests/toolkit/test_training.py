@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
+from safetensors import safe_open
 
 from edge_runtime.errors import DataError, InputError, RunError
 from edge_runtime.preprocess import normalize
@@ -15,7 +17,6 @@ from edge_runtime.variant import Variant
 from tests.toolkit.squares import DATASET, VARIANT
 from toolkit import evaluation, models, pruning, recipes, runs, training
 from toolkit.adversarial import PgdConfig
-from toolkit.checkpoint import Plan
 from toolkit.data import Dataset, Split
 from toolkit.recipes import TrainConfig
 from toolkit.training import Progress, TrainingStoppedError
@@ -299,6 +300,9 @@ def test_schedules_stay_between_0_and_1(name: str) -> None:
         ({"schedule": "cosinus"}, "unknown schedule 'cosinus'; nearest: cosine"),
         ({"augmentation": "heavy"}, "unknown augmentation 'heavy'; known: light, none"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
+        ({"amp": ("gpu",)}, "unknown kind of device 'gpu'; nearest: cpu"),
+        ({"channels_last": ("cuda", "tpu")}, "unknown kind of device 'tpu'"),
+        ({"compile": "alway"}, "unknown compile 'alway'; nearest: always"),
         ({"epochs": 0}, "epochs 0 is outside 1"),
         ({"batch": 1}, "batch 1 is outside 2"),
         ({"learning_rate": 0.0}, "learning_rate 0 is outside"),
@@ -328,49 +332,17 @@ def test_training_on_cuda(tmp_path: Path) -> None:
     assert next(trained.model.parameters()).device.type == "cpu"
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_the_log_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    gradients = training._gradients
-    limit = 20
-
-    def tight(session: training._Session, images: torch.Tensor, *rest: object) -> torch.Tensor:
-        if -(-len(images) // session.memory.parts) > limit:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return gradients(session, images, *rest)
-
-    monkeypatch.setattr(training, "_gradients", tight)
-    config = replace(QUICK, epochs=1, batch=64)
-    trained = training.train(DATASET, tmp_path / "run", config, VARIANT)
-    assert np.isfinite(trained.history[0]["loss"])
-    assert [record.args for record in caplog.records] == [(64, 32), (64, 16)]
-
-
-def test_memory_that_not_even_two_images_fit_into_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(*arguments: object) -> None:
-        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-
-    monkeypatch.setattr(training, "_gradients", never)
-    with pytest.raises(RuntimeError, match="can't allocate memory"):
-        training.train(DATASET, tmp_path / "run", replace(QUICK, epochs=1), VARIANT)
-
-
-def a_session(folder: Path, parts: int) -> training._Session:
-    model = models.build("vgg_small", 4, width=0.5, input_size=16)
-    info = runs.RunInfo(variant=VARIANT, input=SPEC, labels=DATASET.labels, dataset_digest=DATASET.digest)
-    plan = Plan(info=info, config=QUICK, dataset_spec="squares")
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    return training._Session(DATASET, folder, plan, model, optimizer, [], None, training.Memory(parts))
-
-
-def test_gradients_of_the_parts_add_up(tmp_path: Path) -> None:
-    found = []
-    for parts in (1, 3):
-        session = a_session(tmp_path, parts)
-        session.model.eval()  # batch normalisation would see the parts
-        images = training.prepare(torch.from_numpy(DATASET.train.images[:32]).permute(0, 3, 1, 2) / 255, SPEC)
-        labels = torch.from_numpy(DATASET.train.labels[:32])
-        sums = training._gradients(session, images, labels, torch.Generator())
-        found.append([sums, *(weight.grad.clone() for weight in session.model.parameters())])
-    for whole, summed in zip(*found, strict=True):
-        torch.testing.assert_close(summed.double(), whole.double(), rtol=1e-4, atol=1e-6)
+def test_a_checkpoint_of_an_older_release_goes_on(tmp_path: Path) -> None:
+    """Mixed precision was one switch once."""
+    with pytest.raises(TrainingStoppedError):
+        training.train(DATASET, tmp_path / "run", QUICK, VARIANT, progress=StopAfter(0))
+    path = runs.partial_folder(tmp_path / "run") / "checkpoint.safetensors"
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["training"])
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
+    assert header["plan"]["config"].pop("compile") == "auto"
+    for old, new in ((True, ("cuda",)), (False, ())):
+        header["plan"]["config"]["amp"] = old
+        path.write_bytes(safetensors.torch.save(tensors, metadata={"training": json.dumps(header)}))
+        assert training.pending(tmp_path / "run").config.amp == new
+    assert len(training.resume(tmp_path / "run", DATASET).history) == 4

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -130,8 +131,10 @@ def cli() -> None:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Print one line on stderr and end the program."""
-    click.echo(f"roadworthy: {message}", err=True)
+    """Print one line on stderr and end the program; processes that torchrun started besides the first say their number."""
+    rank = os.environ.get("RANK", "0")
+    who = "roadworthy" if rank == "0" else f"roadworthy (process {rank})"
+    click.echo(f"{who}: {message}", err=True)
     sys.exit(code)
 
 

@@ -12,7 +12,7 @@ import msgspec
 from edge_runtime import variant as names
 from edge_runtime.errors import InputError
 from toolkit.cli.options import FOLDER, examples, force_option, json_option, stack
-from toolkit.cli.progress import bars, reading_report, training_report
+from toolkit.cli.progress import bars, first_process, reading_report, together, training_report
 from toolkit.data import DATASETS, DEFAULT_SIZE, DEFAULT_SPLIT, SPLITS
 
 if TYPE_CHECKING:
@@ -45,6 +45,10 @@ recipe_options = stack(
     click.option("--batch", type=int, help="Images of one step, instead of the recipe's."),
     click.option("--learning-rate", type=float, help="Instead of the recipe's."),
     click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto."),
+    click.option("--amp/--no-amp", default=None, help="Compute in bfloat16 where that is safe.  [default: on CUDA]"),
+    click.option(
+        "--compile/--no-compile", default=None, help="Compile the network.  [default: for long trainings on CUDA]"
+    ),
 )
 channel_options = stack(
     click.option("--amount", type=float, help="Share to prune, 0..1.  [default: the paper's]"),
@@ -79,6 +83,7 @@ out_option = click.option("--out", "-o", type=FOLDER, required=True, help="Run f
         "roadworthy train --data gtsrb:PATH --architecture vgg16 --recipe paper --out runs/vgg16",
         "roadworthy train --out runs/robust --adversarial 0.01",
         "roadworthy train --out runs/natural --resume",
+        "torchrun --nproc-per-node 4 -m toolkit.cli train --data gtsrb:PATH --out runs/natural",
     )
 )
 @data_option
@@ -103,6 +108,7 @@ out_option = click.option("--out", "-o", type=FOLDER, required=True, help="Run f
     "--resume", is_flag=True, help="Continue the interrupted training of --out with the options it began with."
 )
 @force_option
+@together
 def train(out: Path, resume: bool, force: bool, **options: Any) -> None:
     """Train a classifier into a run folder; a checkpoint is kept after every epoch."""
     from toolkit import pipeline, training
@@ -132,7 +138,8 @@ def train(out: Path, resume: bool, force: bool, **options: Any) -> None:
                 progress=training_report(progress, out.name),
             )
     accuracy = trained.history[-1]["validation_accuracy"]
-    click.echo(out if accuracy is None else f"{out}: {accuracy:.2%} of the validation images")
+    if first_process():
+        click.echo(out if accuracy is None else f"{out}: {accuracy:.2%} of the validation images")
 
 
 @click.command(
@@ -157,17 +164,20 @@ def train(out: Path, resume: bool, force: bool, **options: Any) -> None:
 @recipe_options
 @out_option
 @force_option
+@together
 def prune(run: Path, fine_tune: int | None, out: Path, force: bool, **options: Any) -> None:
     """Prune a trained run into a new one: channel removes channels, the other methods zero weights.
 
     The options from --importance to --round-to are for channel. With --steps an interrupted command goes on when it is
     given again.
     """
-    from toolkit import pipeline, pruning, runs, training
+    from toolkit import distributed, pipeline, pruning, runs, training
 
     training.check_output(out, force=force)
     variant = runs.load_info(run).variant
     how = pruning_settings(options)
+    if fine_tune == 0 or how.steps > 1 or how.target == "latency":
+        distributed.refuse("prune with --fine-tune 0, --steps or --target latency")
     if fine_tune == 0:
         if options["eps"] is not None:
             raise InputError("--adversarial needs fine-tuning, which --fine-tune 0 leaves out; drop one of them")
@@ -182,7 +192,8 @@ def prune(run: Path, fine_tune: int | None, out: Path, force: bool, **options: A
             report = training_report(progress, out.name)
             info = pipeline.prune(run, out, how, dataset=dataset, fine_tune=config, force=force, progress=report)
     gone = ", ".join(f"{share:.1%} of {what}" for what, share in info.removed.items())
-    click.echo(f"{out}: {info.variant.slug}" + (f" without {gone}" if gone else ""))
+    if first_process():
+        click.echo(f"{out}: {info.variant.slug}" + (f" without {gone}" if gone else ""))
 
 
 @click.command(
@@ -227,7 +238,8 @@ def load(spec: str, size: int, options: dict[str, Any]) -> Dataset:
             seed=options["data_seed"],
             progress=reading_report(progress, f"reading {spec}"),
         )
-    click.echo(dataset.describe(), err=True)
+    if first_process():
+        click.echo(dataset.describe(), err=True)
     return dataset
 
 
@@ -240,6 +252,10 @@ def training_config(
     config = recipes.preset(options["recipe"], architecture=architecture, dataset=dataset, fine_tune=fine_tune)
     given = {name: options[name] for name in ("epochs", "batch", "learning_rate", "device", "seed")}
     changed = {name: value for name, value in given.items() if value is not None}
+    if options["amp"] is not None:
+        changed["amp"] = recipes.KINDS if options["amp"] else ()
+    if options["compile"] is not None:
+        changed["compile"] = "always" if options["compile"] else "never"
     return replace(config, adversarial=attack_config(options), **changed)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -12,15 +14,33 @@ if TYPE_CHECKING:
     from toolkit import training
 
 
+def first_process() -> bool:
+    """Tell whether this process speaks for those that torchrun started with it; alone, it does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def together(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command with the option ``device`` work in all processes that torchrun started."""
+
+    @functools.wraps(command)
+    def run(**options: Any) -> Any:
+        from toolkit import distributed
+
+        with distributed.joined(options["device"]):
+            return command(**options)
+
+    return run
+
+
 @contextlib.contextmanager
 def bars() -> Iterator[Progress]:
-    """Yield rich's progress display on a terminal's stderr; it shows nothing elsewhere."""
+    """Yield rich's progress display on a terminal's stderr; it shows nothing elsewhere, nor in other processes than one."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, disable=not (console.is_terminal and first_process())) as progress:
         yield progress
 
 

@@ -6,7 +6,7 @@ images would turn alike, and image by image they cost more than the training ste
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,37 +35,92 @@ class Augmentation:
 
 DEFAULT_AUGMENTATION = Augmentation()
 DRAWS = 7  # random numbers per image: turn, two shifts, scale, stretch, brightness, contrast
+MEMORY_SHARE = 0.5
+"""Of a device's free memory: images that take more stay on the host."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Images uint8 [N, S, S, 3] and labels int64 [N] where the batches of all epochs are taken from.
+
+    ``images`` are on ``device`` if they fit there, otherwise on the host; ``labels`` are on the device.
+    """
+
+    images: Tensor
+    labels: Tensor
+    device: torch.device
+
+    def take(self, chosen: Tensor) -> Tensor:
+        """Return the images with the numbers ``chosen`` (on the images' device) on the device."""
+        return moved(self.images[chosen], self.device)
+
+
+def place(split: Split, device: torch.device | str = "cpu") -> Placed:
+    """Bring a split to the device, once for all epochs."""
+    device = torch.device(device)
+    images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
+    if device.type != "cuda" or images.nbytes <= MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
+        images = images.to(device)
+    return Placed(images, labels.to(device), device)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return ``tensor`` on ``device``; the host goes on while a copy to a GPU is under way.
+
+    A copy from ordinary memory would wait for everything that the GPU has been given before it.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def batch_sizes(count: int, batch_size: int) -> list[int]:
+    """Return how many images each batch holds. A single image left over joins the last batch, since batch
+    normalisation cannot take one alone."""
+    full, rest = divmod(count, batch_size)
+    sizes = [batch_size] * full + [rest] * (rest > 0)
+    if len(sizes) > 1 and sizes[-1] == 1:
+        sizes[-2:] = [sizes[-2] + 1]
+    return sizes
+
+
+def _all_of(count: int) -> slice:
+    return slice(0, count)
 
 
 def iterate(
-    split: Split,
+    data: Split | Placed,
     batch_size: int,
     *,
     seed: int,
     epoch: int,
     augment: Augmentation | None = DEFAULT_AUGMENTATION,
     device: torch.device | str = "cpu",
+    share: Callable[[int], slice] = _all_of,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (images float32 [B, 3, S, S] in [0, 1], labels int64 [B]) once over the split, in random order.
+    """Yield (images float32 [B, 3, S, S] in [0, 1], labels int64 [B]) once over the data, in random order.
 
     Order and augmentation depend on ``seed`` and ``epoch`` alone, not on epochs before or on ``batch_size``, so that a
     resumed training sees the same data. They are drawn on the CPU: every device sees the same. Images are not
-    normalised. A single image left over joins the last batch, since batch normalisation cannot take one alone.
+    normalised. ``device`` is where a Split goes; what is Placed is there already. ``share`` returns which images of a
+    batch of so many are wanted here: together, processes that take different ones see the batches of a single process.
     """
+    placed = data if isinstance(data, Placed) else place(data, device)
     state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
     generator = torch.Generator().manual_seed(int(state[0]))
-    order = torch.randperm(len(split), generator=generator)
-    draws = torch.rand(len(split), DRAWS, generator=generator) * 2 - 1
-    images, labels = (torch.from_numpy(array).to(device) for array in (split.images, split.labels))
-    batches = list(order.split(batch_size))
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        batches[-2:] = [torch.cat(batches[-2:])]
-    for batch in batches:
-        chosen = batch.to(device)
-        pixels = images[chosen].permute(0, 3, 1, 2).float() / 255
-        if augment is not None:
-            pixels = augmented(pixels, draws[batch].to(device), augment)
-        yield pixels, labels[chosen]
+    order = torch.randperm(len(placed.labels), generator=generator)
+    draws = torch.rand(len(placed.labels), DRAWS, generator=generator) * 2 - 1
+    # Once an epoch: a copy to a GPU in every step would make the host wait in every step.
+    beside_images, beside_labels, draws = order.to(placed.images.device), order.to(placed.device), draws.to(placed.device)
+    start = 0
+    for size in batch_sizes(len(order), batch_size):
+        wanted = share(size)
+        part = slice(start + wanted.start, start + wanted.stop)
+        pixels = placed.take(beside_images[part]).permute(0, 3, 1, 2).float() / 255
+        if augment is not None and len(pixels):
+            pixels = augmented(pixels, draws[part], augment)
+        yield pixels, placed.labels[beside_labels[part]]
+        start += size
 
 
 def augmented(images: Tensor, draws: Tensor, amount: Augmentation) -> Tensor:
@@ -82,9 +137,9 @@ def augmented(images: Tensor, draws: Tensor, amount: Augmentation) -> Tensor:
     first_row = torch.stack((cosine * wide, -sine * high, 2 * amount.shift * x), dim=1)
     second_row = torch.stack((sine * wide, cosine * high, 2 * amount.shift * y), dim=1)
     grid = F.affine_grid(torch.stack((first_row, second_row), dim=1), list(images.shape), align_corners=False)
-    moved = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    mean = moved.mean(dim=(1, 2, 3), keepdim=True)
+    drawn = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    mean = drawn.mean(dim=(1, 2, 3), keepdim=True)
     gain, level = (
         1 + factor.view(-1, 1, 1, 1) for factor in (contrast * amount.contrast, brightness * amount.brightness)
     )
-    return ((moved - mean) * gain + mean).mul(level).clamp(0, 1)
+    return ((drawn - mean) * gain + mean).mul(level).clamp(0, 1)

@@ -30,6 +30,7 @@ from toolkit.study.schema import NATURAL, Overrides, Strategy, Study, Subject
 TRAINING_CODE = (
     "toolkit.adversarial",
     "toolkit.data.loader",
+    "toolkit.distributed",
     "toolkit.models",
     "toolkit.pruning",
     "toolkit.pruning.channels",
@@ -41,6 +42,7 @@ TRAINING_CODE = (
     "toolkit.pruning.steps",
     "toolkit.pruning.targets",
     "toolkit.recipes",
+    "toolkit.steps",
     "toolkit.training",
 )
 MEASURING_CODE = (

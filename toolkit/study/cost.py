@@ -100,7 +100,7 @@ def timed(cell: Cell, dataset: Dataset, study: Study) -> Rates:
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.amp and device.type == "cuda"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type in config.amp):
             loss = F.cross_entropy(model(images), labels)
         loss.backward()
         optimizer.step()

@@ -1,22 +1,24 @@
-"""Run the cells of a study, one after the other; whatever ends the work, the next start goes on where it stopped.
+"""Make the cells of a study; whatever ends the work, the next start goes on where it stopped.
 
 ::
 
     OUT/runs/LABEL/          trained networks (toolkit.runs); LABEL.partial/ holds a checkpoint while training
     OUT/cells/LABEL.json     measurements, the last thing that a cell writes; LABEL.npz saliency of a few images
     OUT/logs/NAME.log        what happened, cell by cell
+    OUT/.locks/             held while a network or a cell is being made, so that none is made twice
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from edge_runtime.errors import RoadworthyError, RunError
 from edge_runtime.software import software_versions
@@ -56,6 +58,9 @@ class Workplace:
 
     def log(self, cell: Cell) -> Path:
         return self.root / "logs" / f"{cell.name.replace('/', '-')}.log"
+
+    def lock(self, label: str) -> Path:
+        return self.root / ".locks" / label
 
     def clean(self) -> None:
         """Remove what a killed process had begun to write under a temporary name; only while nothing else runs here."""
@@ -99,41 +104,82 @@ class Outcome:
     failures: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How the work on a cell ended: "done" with its result, "failed", on a "full" disk, or "stopped" by Ctrl-C."""
+
+    kind: Literal["done", "failed", "full", "stopped"]
+    reason: str = ""
+    result: CellResult | None = None
+    seconds: float = 0.0
+
+
 def run_cells(study: Study, cells: Sequence[Cell], datasets: Mapping[str, Dataset], out: Path, view: View) -> Outcome:
-    """Make and measure ``cells`` in ``out``, skipping those that are done; one that fails does not stop the others.
+    """Make and measure ``cells`` in ``out``, one after the other; those that are done are skipped, and one that fails
+    does not stop the others.
 
     Raises StudyStoppedError on a full disk or where another process runs a study in ``out``, StudyInterruptedError on
     Ctrl-C. Both leave everything in a state to go on from.
     """
     place, outcome = Workplace(out), Outcome()
-    busy = StudyStoppedError(f"a study is running in {out} already; wait for it or choose another --out")
-    with workplace.alone(out, busy):
-        place.clean()
+    with alone(place):
         for cell in cells:
-            if (known := place.known(cell)) is not None:
-                outcome.results[cell.name] = known
+            if settled(cell, place, outcome, view):
                 continue
-            reason = next((f"{above.name} failed" for above in ancestors(cell) if above.name in outcome.failures), None)
-            if reason is not None:
-                outcome.failures[cell.name] = reason
-                view.failed(cell, reason)
-                continue
-            started = time.perf_counter()
             view.started(cell)
-            try:
-                outcome.results[cell.name] = run_cell(study, cell, datasets[cell.subject.name], place, view)
-            except (KeyboardInterrupt, training.TrainingStoppedError):
-                raise StudyInterruptedError(f"stopped in {cell.name}; start the same command again to go on") from None
-            except Exception as error:
-                if workplace.disk_full(error):
-                    raise StudyStoppedError(
-                        f"the disk is full ({cell.name}, {out}); make room and start the same command again to go on"
-                    ) from error
-                outcome.failures[cell.name] = workplace.reason(error)
-                view.failed(cell, outcome.failures[cell.name])
-            else:
-                view.done(cell, time.perf_counter() - started)
+            enter(cell, attempt(study, cell, datasets[cell.subject.name], place, view), outcome, view)
     return outcome
+
+
+@contextlib.contextmanager
+def alone(place: Workplace) -> Iterator[None]:
+    """Hold the whole study's folder, cleaned of what a killed process left; raises StudyStoppedError if it is taken."""
+    busy = StudyStoppedError(f"a study is running in {place.root} already; wait for it or choose another --out")
+    with workplace.alone(place.root, busy):
+        place.clean()
+        yield
+
+
+def settled(cell: Cell, place: Workplace, outcome: Outcome, view: View) -> bool:
+    """Enter a cell that is done already, or that an ancestor's failure leaves out; tell whether it was one."""
+    if (known := place.known(cell)) is not None:
+        outcome.results[cell.name] = known
+        return True
+    reason = next((f"{above.name} failed" for above in ancestors(cell) if above.name in outcome.failures), None)
+    if reason is not None:
+        enter(cell, Ending("failed", reason), outcome, view)
+    return reason is not None
+
+
+def enter(cell: Cell, ending: Ending, outcome: Outcome, view: View) -> None:
+    """Put the ending of a cell into ``outcome`` and tell the view; raises what stops the study."""
+    if ending.kind == "stopped":
+        raise StudyInterruptedError(f"stopped in {cell.name}; start the same command again to go on")
+    if ending.kind == "full":
+        raise StudyStoppedError(
+            f"the disk is full ({cell.name}, {ending.reason}); make room and start the same command again to go on"
+        )
+    if ending.result is None:
+        outcome.failures[cell.name] = ending.reason
+        view.failed(cell, ending.reason)
+    else:
+        outcome.results[cell.name] = ending.result
+        view.done(cell, ending.seconds)
+
+
+def attempt(study: Study, cell: Cell, dataset: Dataset, place: Workplace, view: View) -> Ending:
+    """Make one cell, unless another process does or has done so, and return how that ended; nothing is raised."""
+    started = time.perf_counter()
+    try:
+        with workplace.held(place.lock(cell.label), _waiting(cell, view)):
+            result = place.known(cell) or run_cell(study, cell, dataset, place, view)
+    except (KeyboardInterrupt, training.TrainingStoppedError):
+        return Ending("stopped")
+    except Exception as error:
+        if workplace.disk_full(error):
+            return Ending("full", str(place.root))
+        return Ending("failed", workplace.reason(error))
+    return Ending("done", result=result, seconds=time.perf_counter() - started)
 
 
 def run_cell(study: Study, cell: Cell, dataset: Dataset, place: Workplace, view: View) -> CellResult:
@@ -157,22 +203,27 @@ def make_run(cell: Cell, dataset: Dataset, place: Workplace, view: View) -> Path
     """Return the folder of the cell's trained network, after training, resuming or pruning as far as is needed."""
     run = place.run(cell)
     partial = runs.partial_folder(run)
-    if (run / runs.INFO).is_file():
-        for leftover in (partial, steps_folder(run)):
-            shutil.rmtree(leftover, ignore_errors=True)  # killed between the run's appearance and this
-        return run
-    parent = None if cell.parent is None else make_run(cell.parent, dataset, place, view)
-    report = _training_report(cell, view)
-    if partial.is_dir():
-        try:
-            training.resume(run, dataset, progress=report)
+    with workplace.held(place.lock(cell.run_label), _waiting(cell, view)):
+        if (run / runs.INFO).is_file():
+            for leftover in (partial, steps_folder(run)):
+                shutil.rmtree(leftover, ignore_errors=True)  # killed between the run's appearance and this
             return run
-        except RunError as error:
-            if isinstance(error, training.TrainingStoppedError | training.DivergedError) or workplace.disk_full(error):
-                raise
-            logger.warning("the checkpoint cannot be used (%s); training starts over", error)
-    _train(cell, dataset, run, parent, report)
+        parent = None if cell.parent is None else make_run(cell.parent, dataset, place, view)
+        report = _training_report(cell, view)
+        if partial.is_dir():
+            try:
+                training.resume(run, dataset, progress=report)
+                return run
+            except RunError as error:
+                if isinstance(error, training.TrainingStoppedError | training.DivergedError) or workplace.disk_full(error):
+                    raise
+                logger.warning("the checkpoint cannot be used (%s); training starts over", error)
+        _train(cell, dataset, run, parent, report)
     return run
+
+
+def _waiting(cell: Cell, view: View) -> Callable[[], None]:
+    return lambda: view.step(cell, "waiting for another process", 0.0)
 
 
 def _train(cell: Cell, dataset: Dataset, run: Path, parent: Path | None, report: training.Report) -> None:

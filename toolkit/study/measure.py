@@ -26,7 +26,7 @@ from toolkit.data import Dataset, Split
 from toolkit.report.summary import Examples
 from toolkit.study.results import Explained, Road, text
 from toolkit.study.schema import Evaluation
-from toolkit.training import out_of_memory
+from toolkit.steps import out_of_memory
 
 logger = logging.getLogger(__name__)
 

@@ -49,7 +49,8 @@ class Overrides(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     label_smoothing: float | None = None
     train_mode_epochs: int | None = None
     channels_last: tuple[str, ...] | None = None
-    amp: bool | None = None
+    amp: tuple[str, ...] | None = None
+    compile: str | None = None
 
     def given(self) -> dict[str, Any]:
         """Return the fields that have a value."""
@@ -166,6 +167,9 @@ CHOICES: dict[tuple[type, str], Callable[[], Iterable[str]]] = {
     (Overrides, "optimizer"): lambda: recipes.OPTIMIZERS,
     (Overrides, "schedule"): lambda: recipes.SCHEDULES,
     (Overrides, "augmentation"): lambda: recipes.AUGMENTATIONS,
+    (Overrides, "channels_last"): lambda: recipes.KINDS,
+    (Overrides, "amp"): lambda: recipes.KINDS,
+    (Overrides, "compile"): lambda: recipes.COMPILE,
 }
 """The names that a field may hold."""
 RANGES: dict[tuple[type, str], tuple[float, float]] = {
