@@ -54,7 +54,7 @@ class Group:
             )
 
     def check_same(self, what: bytes) -> None:
-        """Raise RunError unless all processes hold the same: data, options and network, which each has made for itself."""
+        """Raise RunError unless ``what`` each process has made for itself is the same in all."""
         if self.size > 1:
             number = int.from_bytes(hashlib.sha256(what).digest()[:6], "big")
             sent = torch.tensor([number], dtype=torch.float64)  # exact below 2 ** 53
@@ -62,8 +62,8 @@ class Group:
             others = self.summed(torch.tensor([float(int(sent) != number)]))
             if others.any():
                 raise RunError(
-                    f"{int(others)} of {self.size} processes hold other data, options or a differently pruned network than "
-                    "the first; start all of them with the same command, data and release"
+                    f"{int(others)} of {self.size} processes differ from the first in data, options or pruning; start "
+                    "all of them with the same command, data and release"
                 )
 
     def add_gradients(self, model: nn.Module) -> None:
@@ -77,7 +77,7 @@ class Group:
         self._add([parameter.grad for parameter in wanted if parameter.grad is not None])
 
     def average_statistics(self, model: nn.Module) -> None:
-        """Replace batch normalisation's running statistics by their mean over the processes, which saw different images."""
+        """Replace batch normalisation's running statistics by their mean over the processes."""
         statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         if self.size > 1 and statistics:
             self._add(statistics)
@@ -151,7 +151,8 @@ def joined(device: str) -> Iterator[Group]:
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise RunError(
-            f"the {launched()} processes of this training do not find one another ({_line(error)}); start them by torchrun"
+            f"the {launched()} processes of this training do not find one another ({_line(error)}); start them all by "
+            "torchrun"
         ) from error
     yield current()
     # Not after an error: leaving waits for the others, who may wait for this one.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,14 +46,15 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for kind, name, table in (
+        choices: list[tuple[str, str, Collection[str]]] = [
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("schedule", self.schedule, SCHEDULES),
             ("augmentation", self.augmentation, AUGMENTATIONS),
-            ("device", self.device, DEVICES),
             ("compile", self.compile, COMPILE),
+            ("device", self.device, DEVICES),
             *(("kind of device", name, KINDS) for name in (*self.amp, *self.channels_last)),
-        ):
+        ]
+        for kind, name, table in choices:
             if name not in table:
                 raise unknown(kind, name, table)
         for field, (low, high) in RANGES.items():

@@ -119,7 +119,7 @@ def train(
         removed=dict(removed or {}),
     )
     plan = Plan(info=info, config=config, dataset_spec=dataset.spec, replace=force)
-    group.check_same(msgspec.json.encode(plan))
+    group.check_same(msgspec.json.encode([info, config]))
     model = _placed(model, config, device)
     group.send(model.state_dict().values())
     session = _session(dataset, folder, plan, model, progress)
@@ -150,7 +150,7 @@ def resume(folder: str | PathLike[str], dataset: Dataset, *, progress: Report | 
     if dataset.digest != plan.info.dataset_digest:
         raise RunError(f"{folder} began with other images than {dataset.spec!r} now has; use {plan.dataset_spec!r}")
     distributed.current().check_batch(plan.config.batch)
-    distributed.current().check_same(msgspec.json.encode(saved.header))
+    distributed.current().check_same(msgspec.json.encode([plan.info, plan.config, saved.header.history]))
     model = _placed(checkpoint.restore_model(saved), plan.config, recipes.device(plan.config))
     return _finish(_session(dataset, folder, plan, model, progress, saved))
 

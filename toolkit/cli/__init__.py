@@ -131,7 +131,7 @@ def cli() -> None:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Print one line on stderr and end the program; processes that torchrun started besides the first say their number."""
+    """Print one line on stderr and end the program; all but the first process of a torchrun say which one they are."""
     rank = os.environ.get("RANK", "0")
     who = "roadworthy" if rank == "0" else f"roadworthy (process {rank})"
     click.echo(f"{who}: {message}", err=True)

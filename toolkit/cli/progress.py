@@ -34,7 +34,7 @@ def together(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def bars() -> Iterator[Progress]:
-    """Yield rich's progress display on a terminal's stderr; it shows nothing elsewhere, nor in other processes than one."""
+    """Yield rich's progress display on a terminal's stderr; it shows nothing elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

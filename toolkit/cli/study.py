@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,6 +25,7 @@ FAILED = 3  # the exit code where cells failed
         "roadworthy study cpu --data gtsrb:PATH --data lisa:PATH --dry-run",
         "roadworthy study lisa-vgg --data lisa:PATH --out lisa --only 'lisa-vgg/natural/*'",
         "roadworthy study my-study.toml --out results/mine",
+        "roadworthy study lisa-vgg --data lisa:PATH --out /shared/lisa --engine ray --address HOST:6379",
     )
 )
 @click.argument("study")
@@ -36,17 +37,11 @@ FAILED = 3  # the exit code where cells failed
 @click.option("--dry-run", is_flag=True, help="Print the plan and what it will cost; make nothing.")
 @click.option("--tensorboard", "events", is_flag=True, help="Also write the trainings for TensorBoard.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
-@click.option("--threads", type=int, help="CPU threads.  [default: all cores]")
-def study(
-    study: str,
-    out: Path,
-    data: tuple[str, ...],
-    only: tuple[str, ...],
-    dry_run: bool,
-    events: bool,
-    device: str,
-    threads: int | None,
-) -> None:
+@click.option("--threads", type=int, help="CPU threads of a cell.  [default: all cores]")
+@click.option("--engine", default="local", show_default=True, help="Where cells are made: local or ray, a cluster.")
+@click.option("--address", help="The Ray cluster: HOST:PORT, ray://HOST:PORT or auto.  [default: $RAY_ADDRESS]")
+@click.option("--cells-per-gpu", default=1, show_default=True, help="Of a cluster: how many cells share a GPU.")
+def study(study: str, out: Path, data: tuple[str, ...], only: tuple[str, ...], **options: Any) -> None:
     """Run a grid of networks and seeds, and lay the tables beside the paper's.
 
     STUDY is a TOML file, or the name of one that comes along: lisa-vgg, gtsrb-vgg, lisa-resnet (full size), cpu,
@@ -54,27 +49,30 @@ def study(
     """
     import torch
 
-    from toolkit import runs
-    from toolkit.study import cells, cost, engine, page, schema, tensorboard
+    from toolkit import distributed, runs
+    from toolkit.study import cells, cost, engine, engines, page, schema, tensorboard
     from toolkit.study.view import watching
 
+    distributed.refuse("study")
+    events: bool = options["events"]
     if events:
         tensorboard.require()
-
-    if threads is not None:
-        torch.set_num_threads(threads)
+    workers = engines.Workers(options["address"], options["threads"], options["cells_per_gpu"])
     wanted = schema.read_study(schema.find(study), data)
+    run_cells = engines.chosen(options["engine"], workers)
+    if workers.threads is not None:
+        torch.set_num_threads(workers.threads)
     datasets = load(wanted)
-    everything = cells.plan(wanted, datasets, device)
+    everything = cells.plan(wanted, datasets, options["device"])
     chosen = cells.select(everything, only)
     place = engine.Workplace(out)
     states = {cell.name: place.state(cell) for cell in chosen}
     estimates = cost.estimates(wanted, chosen, datasets, place)
-    if dry_run:
+    if options["dry_run"]:
         show_plan(chosen, states, estimates)
         return
     with watching(chosen, states, estimates) as view:
-        outcome = engine.run_cells(wanted, chosen, datasets, out, view)
+        outcome = run_cells(wanted, chosen, datasets, out, view, workers)
     for name, reason in outcome.failures.items():
         click.echo(f"roadworthy: failed: {name}: {reason}", err=True)
     for cell in chosen if events else ():

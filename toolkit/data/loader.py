@@ -111,7 +111,11 @@ def iterate(
     order = torch.randperm(len(placed.labels), generator=generator)
     draws = torch.rand(len(placed.labels), DRAWS, generator=generator) * 2 - 1
     # Once an epoch: a copy to a GPU in every step would make the host wait in every step.
-    beside_images, beside_labels, draws = order.to(placed.images.device), order.to(placed.device), draws.to(placed.device)
+    beside_images, beside_labels, draws = (
+        order.to(placed.images.device),
+        order.to(placed.device),
+        draws.to(placed.device),
+    )
     start = 0
     for size in batch_sizes(len(order), batch_size):
         wanted = share(size)

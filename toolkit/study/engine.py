@@ -215,7 +215,9 @@ def make_run(cell: Cell, dataset: Dataset, place: Workplace, view: View) -> Path
                 training.resume(run, dataset, progress=report)
                 return run
             except RunError as error:
-                if isinstance(error, training.TrainingStoppedError | training.DivergedError) or workplace.disk_full(error):
+                if isinstance(error, training.TrainingStoppedError | training.DivergedError) or workplace.disk_full(
+                    error
+                ):
                     raise
                 logger.warning("the checkpoint cannot be used (%s); training starts over", error)
         _train(cell, dataset, run, parent, report)

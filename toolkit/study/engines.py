@@ -40,8 +40,9 @@ def chosen(name: str, workers: Workers) -> Engine:
     """
     if name not in ENGINES:
         raise unknown("engine", name, ENGINES)
-    if workers.cells_per_gpu < 1:
-        raise InputError(f"--cells-per-gpu {workers.cells_per_gpu} must be at least 1")
+    for option, value in (("--threads", workers.threads), ("--cells-per-gpu", workers.cells_per_gpu)):
+        if value is not None and value < 1:
+            raise InputError(f"{option} {value} must be at least 1")
     CHECKS[name](workers)
     return ENGINES[name]
 

@@ -24,9 +24,9 @@ from toolkit import evaluation
 from toolkit.adversarial import PgdConfig
 from toolkit.data import Dataset, Split
 from toolkit.report.summary import Examples
+from toolkit.steps import out_of_memory
 from toolkit.study.results import Explained, Road, text
 from toolkit.study.schema import Evaluation
-from toolkit.steps import out_of_memory
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from edge_runtime.errors import InputError
 
 REACH = 10.0  # seconds for a connection
-ANSWER = 60.0  # seconds for a cluster to answer; longer than Ray itself tries
+ANSWER = 90.0  # seconds for a cluster to answer; longer than Ray itself tries
 CLIENT = "ray://"
 NEAREST = "auto"  # Ray's name for a cluster on this machine
 
@@ -25,7 +25,7 @@ assert ray.cluster_resources()
 
 
 def check(address: str) -> None:
-    """Raise InputError unless a cluster that takes this driver answers at ``address``: HOST:PORT, ray://HOST:PORT or auto.
+    """Raise InputError unless a cluster answers at ``address`` (HOST:PORT, ray://HOST:PORT or auto) and takes us.
 
     Another process asks: Ray ends the one that meets a silent cluster, without an exception.
     """
@@ -45,7 +45,10 @@ def check(address: str) -> None:
     except subprocess.TimeoutExpired:
         raise InputError(f"no Ray cluster answered at {address} within {ANSWER:g} s; is that its address?") from None
     if asked.returncode:
-        raise InputError(f"the Ray cluster at {address} does not take this study: {_reason(asked.stderr)}")
+        raise InputError(
+            f"the Ray cluster at {address} does not take this study: {_reason(asked.stderr)}; is it the same Ray, and "
+            "are RAY_AUTH_MODE and RAY_AUTH_TOKEN those of the cluster?"
+        )
 
 
 def _reach(address: str) -> None:

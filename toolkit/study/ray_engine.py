@@ -46,6 +46,8 @@ RETRIES = 3
 POLL = 0.5  # seconds between looks at the mailbox
 PAUSE = 1.0  # seconds between a worker's letters
 GRACE = 30.0  # seconds for workers to end when the study is stopped
+GPU_THREADS = 2
+"""CPU threads of a cell that computes on a GPU, unless --threads says otherwise."""
 TOKEN = ".shared"
 
 
@@ -137,11 +139,9 @@ class _Crew:
                 ray.wait(list(self.running), num_returns=len(self.running), timeout=GRACE)
 
 
-def _hand_out(
-    waiting: Sequence[Cell], crew: _Crew, place: Workplace, outcome: Outcome, view: View
-) -> list[Cell]:
+def _hand_out(waiting: Sequence[Cell], crew: _Crew, place: Workplace, outcome: Outcome, view: View) -> list[Cell]:
     """Start the cells whose parents have ended, and return the others."""
-    left = []
+    left: list[Cell] = []
     for cell in waiting:
         open_names = {each.name for each in (*left, *crew.running.values())}
         if any(above.name in open_names for above in addresses.ancestors(cell)):
@@ -165,25 +165,24 @@ def _ending(cell: Cell, reference: Any) -> Ending:
 
 def _needs(cells: Sequence[Cell], workers: Workers) -> dict[str, Any]:
     """Return the resources of one cell; raises InputError where no machine of the cluster has them."""
-    threads = workers.threads or torch.get_num_threads()
-    if ray_cluster.most("CPU") < threads:
-        raise InputError(
-            f"no machine of the cluster has {threads} CPUs, the largest has {ray_cluster.most('CPU'):g}; pass --threads"
-        )
-    needs: dict[str, Any] = {"num_cpus": threads}
     wanted = {cell.trained_by.device for cell in cells} - {"cpu"}
-    has_gpu = ray_cluster.most("GPU") >= 1
-    if "cuda" in wanted and not has_gpu:
+    on_gpu = bool(wanted) and ray_cluster.most("GPU") >= 1
+    if "cuda" in wanted and not on_gpu:
         raise InputError("device 'cuda': no machine of the cluster has a GPU; use cpu or auto")
-    if wanted and has_gpu:
-        needs["num_gpus"] = 1 / workers.cells_per_gpu
-    return needs
+    threads = workers.threads or (GPU_THREADS if on_gpu else torch.get_num_threads())
+    largest = ray_cluster.most("CPU")
+    if largest < threads:
+        raise InputError(f"no machine of the cluster has {threads} CPUs, the largest has {largest:g}; pass --threads")
+    return {"num_cpus": threads, **({"num_gpus": 1 / workers.cells_per_gpu} if on_gpu else {})}
 
 
 def _shared(datasets: Mapping[str, Dataset]) -> dict[str, Any]:
     """Put every data set into the cluster's memory once, for all its cells."""
     kept: dict[int, Any] = {}
-    return {name: kept.setdefault(id(dataset), ray.put(dataset)) for name, dataset in datasets.items()}
+    for dataset in datasets.values():
+        if id(dataset) not in kept:
+            kept[id(dataset)] = ray.put(dataset)
+    return {name: kept[id(dataset)] for name, dataset in datasets.items()}
 
 
 def _code() -> dict[str, str]:
@@ -192,7 +191,7 @@ def _code() -> dict[str, str]:
         "training code": addresses.code_version(addresses.TRAINING_CODE)[:12],
         "measuring code": addresses.code_version(addresses.MEASURING_CODE)[:12],
         "torch": torch.__version__,
-        "Python": platform.python_version(),
+        "Python": ".".join(platform.python_version_tuple()[:2]),
     }
 
 
@@ -243,5 +242,7 @@ def _obstacle(order: Order) -> str | None:
         return f"{machine} does not see {order.out} of this study; choose an --out that all machines share"
     for what, version in _code().items():
         if version != order.code[what]:
-            return f"{machine} has another {what} ({version}, here {order.code[what]}); install the same on all machines"
+            return (
+                f"{machine} has another {what} ({version}, here {order.code[what]}); install the same on all machines"
+            )
     return None

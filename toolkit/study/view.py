@@ -15,7 +15,15 @@ from rich.text import Text
 from toolkit.study.cells import Cell
 from toolkit.study.engine import View
 
-LINES = 12  # cells shown above and below the running one, so that large grids fit a terminal
+LINES = 12  # cells shown above and below those that run, so that large grids fit a terminal
+
+
+@dataclass
+class Running:
+    """A cell under way: since when, and what it does."""
+
+    began: float
+    doing: str = ""
 
 
 @dataclass
@@ -26,37 +34,44 @@ class GridView:
     states: dict[str, str]
     estimates: Mapping[str, float]
     console: Console
-    running: str | None = None
-    doing: str = ""
-    began: float = 0.0
+    running: dict[str, Running] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 
     def started(self, cell: Cell) -> None:
-        self.running, self.doing, self.began = cell.name, "", time.perf_counter()
+        self.running[cell.name] = Running(time.perf_counter())
         self.states[cell.name] = "running"
 
     def step(self, cell: Cell, doing: str, done: float) -> None:
-        self.doing = f"{doing} {done:.0%}"
+        if cell.name in self.running:
+            self.running[cell.name].doing = f"{doing} {done:.0%}"
 
     def done(self, cell: Cell, seconds: float) -> None:
         self.states[cell.name] = "done"
-        self._ended(f"{cell.name}: done in {duration(seconds)}")
+        self._ended(cell, f"{cell.name}: done in {duration(seconds)}")
 
     def failed(self, cell: Cell, reason: str) -> None:
         self.states[cell.name] = "failed"
         self.reasons[cell.name] = reason
-        self._ended(f"{cell.name}: failed: {reason}")
+        self._ended(cell, f"{cell.name}: failed: {reason}")
 
-    def _ended(self, line: str) -> None:
-        self.running = None
+    def _ended(self, cell: Cell, line: str) -> None:
+        self.running.pop(cell.name, None)
         if not self.console.is_terminal:
             self.console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def left(self) -> float:
-        """Return the estimated seconds until everything is done."""
-        elapsed = time.perf_counter() - self.began if self.running else 0.0
-        waiting = sum(self.estimates.get(cell.name, 0.0) for cell in self.cells if self._open(cell))
-        return max(0.0, waiting - elapsed)
+        """Return the estimated seconds until everything is done, if as many cells as now run side by side."""
+        under_way = sum(self._remaining(name) for name in self.running)
+        waiting = sum(
+            self.estimates.get(cell.name, 0.0)
+            for cell in self.cells
+            if self._open(cell) and cell.name not in self.running
+        )
+        return (under_way + waiting) / max(1, len(self.running))
+
+    def _remaining(self, name: str) -> float:
+        """Return the estimated seconds of a running cell that are left."""
+        return max(0.0, self.estimates.get(name, 0.0) - (time.perf_counter() - self.running[name].began))
 
     def _open(self, cell: Cell) -> bool:
         return self.states[cell.name] not in ("done", "failed")
@@ -73,18 +88,17 @@ class GridView:
         return Group(table, Text(f"{head}; about {duration(self.left())} left"))
 
     def _shown(self) -> list[Cell]:
-        """Return the failed cells and those around the running one."""
-        names = [cell.name for cell in self.cells]
-        place = names.index(self.running) if self.running else 0
+        """Return the failed cells, those that run, and those around the first of them."""
+        place = next((index for index, cell in enumerate(self.cells) if cell.name in self.running), 0)
         return [
-            cell for index, cell in enumerate(self.cells) if abs(index - place) <= LINES or cell.name in self.reasons
+            cell
+            for index, cell in enumerate(self.cells)
+            if abs(index - place) <= LINES or cell.name in self.running or cell.name in self.reasons
         ]
 
     def _remark(self, cell: Cell) -> str:
-        if cell.name == self.running:
-            elapsed = time.perf_counter() - self.began
-            left = max(0.0, self.estimates.get(cell.name, 0.0) - elapsed)
-            return f"{self.doing}, about {duration(left)} left"
+        if cell.name in self.running:
+            return f"{self.running[cell.name].doing}, about {duration(self._remaining(cell.name))} left"
         if cell.name in self.reasons:
             return self.reasons[cell.name]
         return "" if not self._open(cell) else f"about {duration(self.estimates.get(cell.name, 0.0))}"
