@@ -9,7 +9,7 @@ PROJECT := pyproject.toml constraints.txt $(wildcard setup.py edge_runtime/metri
 # Both cores, and the tests of one file in one process, because they share what is costly to make.
 PYTEST_ARGS ?= -n auto --dist loadfile
 # These need the data sets: python -m benchmarks.gtsrb FOLDER, benchmarks.drift FOLDER, benchmarks.int8 FOLDER
-BENCHMARKS := rendered gradients road runtime log loop fleet deploy
+BENCHMARKS := rendered gradients road runtime log loop fleet deploy training
 PIP     = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help demo test check bench format clean
