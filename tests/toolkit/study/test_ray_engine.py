@@ -11,9 +11,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,14 +25,14 @@ from tests.toolkit.conftest import Roadworthy, one_line
 from tests.toolkit.squares import DATASET
 from tests.toolkit.study.test_engine import STUDY, Watched, start
 from toolkit import runs
-from toolkit.study import cells, engine, engines
+from toolkit.study import cells, engines
 from toolkit.study.cells import Cell
 from toolkit.study.engine import Workplace
 from toolkit.study.engines import Workers
 from toolkit.study.schema import Overrides
 
 pytest.importorskip("ray")
-from toolkit.study import ray_cluster, ray_engine
+from toolkit.study import ray_cluster
 
 # Long enough to be killed in the middle.
 LONG = msgspec.structs.replace(STUDY, training=Overrides(epochs=60, batch=32, learning_rate=0.05))
@@ -56,10 +55,15 @@ def address() -> Iterator[str]:
         for name, value in values.items():
             patch.setenv(name, value)
         patch.delenv("RAY_ADDRESS", raising=False)
-        options = ["--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats", "--object-store-memory=100000000"]
+        options = [
+            "--num-cpus=2",
+            "--include-dashboard=false",
+            "--disable-usage-stats",
+            "--object-store-memory=100000000",
+            f"--temp-dir={folder}",
+        ]
         head = subprocess.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}", *options]
-            + [f"--temp-dir={folder}"],
+            [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}", *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
