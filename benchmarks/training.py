@@ -3,9 +3,9 @@
     python -m benchmarks.training            everything; records benchmarks/results/training_cpu.json (or _cuda)
     python -m benchmarks.training --quick    a few steps of each, printed only
 
-All runs of a comparison alternate in one process; a ratio is the median of the ratios of the rounds. "loop" is training as
-it is: batches from the data set, shuffled, moved, normalised. "synthetic" is the same loop on one batch that is ready on
-the device. Networks are on random images: no figure here depends on what they show.
+All runs of a comparison alternate in one process; a ratio is the median of the ratios of the rounds. "loop" is
+training as it is: batches from the data set, shuffled, moved, normalised. "synthetic" is the same loop on one batch
+that is ready on the device. Networks are on random images: no figure here depends on what they show.
 """
 
 from __future__ import annotations

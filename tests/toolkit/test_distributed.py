@@ -79,6 +79,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+@pytest.mark.timeout(900)
 def test_two_processes_train_the_network_of_one(tmp_path: Path) -> None:
     """Started by torchrun itself: the same losses and weights up to the order of sums, also under attack."""
     script = (
@@ -94,7 +95,7 @@ def test_two_processes_train_the_network_of_one(tmp_path: Path) -> None:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=800,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr
@@ -112,18 +113,19 @@ def test_two_processes_train_the_network_of_one(tmp_path: Path) -> None:
         assert max(float((alone[name] - before[name]).abs().max()) for name in alone) > 1e-3, "training moved them"
 
 
+@pytest.mark.timeout(900)
 def test_a_process_that_dies_ends_all_and_resuming_finishes(tmp_path: Path) -> None:
     """kill -9 of one process: the other says so in one line. Both go on from the checkpoint; the first one speaks."""
     out, port = tmp_path / "run", free_port()
     processes = [start(rank, 2, port, *TRAIN, "--out", out) for rank in (0, 1)]
     try:
         metrics = runs.partial_folder(out) / runs.METRICS
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 400
         while not (metrics.is_file() and metrics.read_text().count("\n")):
             assert all(process.poll() is None for process in processes) and time.monotonic() < deadline
             time.sleep(0.02)
         processes[1].kill()
-        said, error = processes[0].communicate(timeout=100)
+        said, error = processes[0].communicate(timeout=400)
     finally:
         for process in processes:
             process.kill()
@@ -144,7 +146,7 @@ def test_a_process_that_dies_ends_all_and_resuming_finishes(tmp_path: Path) -> N
 
 def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
     """Return exit code, stdout and stderr of each."""
-    said = [process.communicate(timeout=200) for process in processes]
+    said = [process.communicate(timeout=400) for process in processes]
     return [(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)]
 
 
