@@ -67,7 +67,9 @@ def study(study: str, out: Path, data: tuple[str, ...], only: tuple[str, ...], *
     chosen = cells.select(everything, only)
     place = engine.Workplace(out)
     states = {cell.name: place.state(cell) for cell in chosen}
-    estimates = cost.estimates(wanted, chosen, datasets, place)
+    # How fast a cluster's machines are is not known here: the estimate is for this one.
+    timed = chosen if options["engine"] == "local" else cells.select(cells.plan(wanted, datasets), only)
+    estimates = cost.estimates(wanted, timed, datasets, place)
     if options["dry_run"]:
         show_plan(chosen, states, estimates)
         return

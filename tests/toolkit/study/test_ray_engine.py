@@ -34,9 +34,11 @@ from toolkit.study.schema import Overrides
 pytest.importorskip("ray")
 from toolkit.study import ray_cluster
 
+# A cluster of processes that import PyTorch each: half a minute of a quiet machine.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
 # Long enough to be killed in the middle.
 LONG = msgspec.structs.replace(STUDY, training=Overrides(epochs=60, batch=32, learning_rate=0.05))
-PATIENCE = 240  # seconds, on a machine with other work
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "9f4d1c0b7a684c53a1e2d3c4b5a69788"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from tests.toolkit.squares import DATASET
@@ -25,6 +26,21 @@ def test_the_grid_shows_done_running_and_failed() -> None:
     assert "the loss became nan in epoch 3" in screen
     assert "training, epoch 1 of 2 25%, about 60 min left" in screen
     assert "1 of 4 cells done, 1 failed; about 2 h 0 min left" in screen
+
+
+def test_cells_that_run_side_by_side() -> None:
+    """As a cluster makes them: the time left is that of as many at once."""
+    plan = cells.plan(STUDY, {"squares": DATASET})
+    view = GridView(plan, {cell.name: "new" for cell in plan}, {cell.name: 3600.0 for cell in plan}, console())
+    for cell in plan[:2]:
+        view.started(cell)
+        view.step(cell, "training", 0.5)
+    view.step(plan[3], "a letter from a cell that was not started", 0.5)
+    screen = drawn(view)
+    assert screen.count("running") == 2 and screen.count("training 50%, about 60 min left") == 2
+    assert "about 2 h 0 min left" in screen, "four hours of work for two at a time"
+    view.done(plan[0], 5.0)
+    assert view.left() == pytest.approx(3 * 3600.0, abs=60)
 
 
 def test_elsewhere_each_end_is_a_line() -> None:
