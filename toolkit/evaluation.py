@@ -24,6 +24,8 @@ from toolkit.data import Split
 from toolkit.pruning import prunable_layers, size, unmasked_copy
 
 BATCH = 256
+POINTS = {"cpu": 256, "cuda": 1024}
+"""Sample points that Captum takes together. On a CPU 64 and 256 are equally fast and 16 is slower; a GPU idles below."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def _integrated_gradients(
         target=target,
         n_steps=preset.samples,
         method=CAPTUM_QUADRATURES[preset.quadrature],
-        internal_batch_size=BATCH,
+        internal_batch_size=POINTS[images.device.type],
     )
 
 
@@ -157,7 +159,7 @@ def _smooth_grad(model: nn.Module, images: Tensor, target: Tensor, preset: Expla
         images,
         nt_type="smoothgrad",
         nt_samples=preset.samples,
-        nt_samples_batch_size=max(1, BATCH // len(images)),
+        nt_samples_batch_size=max(1, POINTS[images.device.type] // len(images)),
         stdevs=preset.sigma,
         target=target,
         abs=preset.aggregate == "magnitude",
