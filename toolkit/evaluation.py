@@ -25,7 +25,7 @@ from toolkit.pruning import prunable_layers, size, unmasked_copy
 
 BATCH = 256
 POINTS = {"cpu": 256, "cuda": 1024}
-"""Sample points that Captum takes together. On a CPU 64 and 256 are equally fast and 16 is slower; a GPU idles below."""
+"""Sample points that Captum takes together; on a CPU more than 64 bring nothing."""
 
 
 @dataclass(frozen=True)
