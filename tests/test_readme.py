@@ -106,4 +106,7 @@ def test_every_command_of_the_table_exists() -> None:
 
 
 def test_step_by_step_shows_nearly_every_command() -> None:
-    assert set(COMMANDS) - {arguments[0] for arguments in commands()} <= {"demo", "log", "select", "serve", "study"} | TRUST
+    assert (
+        set(COMMANDS) - {arguments[0] for arguments in commands()}
+        <= {"demo", "log", "select", "serve", "study"} | TRUST
+    )
