@@ -73,7 +73,11 @@ def _notes(outcome: Outcome) -> list[tuple[str, str]]:
         ("accuracy", "of all validation images, by the exported classifier"),
         ("explanations", f"{about.explainer.upper()} by the exported explainer, {about.images} validation images"),
         ("latency", "median of one classification, in alternation with the unpruned network, whose median scales it"),
-        ("machine", f"{about.machine}, provider {about.provider}, {about.threads or 'all'} threads"),
+        ("machine", f"{about.machine}, provider {about.provider}, {_threads(about.threads)}"),
         ("unsteady", f"{unsteady} of {len(outcome.trials)} timings met other load, or clocks that moved"),
         ("ended", outcome.ended),
     ]
+
+
+def _threads(count: int | None) -> str:
+    return "all cores" if count is None else f"{count} thread{'s' if count > 1 else ''}"

@@ -154,7 +154,7 @@ def resumable(store: Store) -> Iterator[None]:
 def why_ended(search: Search, begun: int, started: float, unfinished: bool) -> str:
     """Return why no candidate is begun any more; nothing where one is."""
     if not unfinished and begun > search.trials:
-        return f"{search.trials} candidates are measured"
+        return f"as many candidates as asked for: {search.trials}, beside the unpruned network"
     if search.timeout is not None and time.monotonic() - started >= search.timeout:
         return f"{search.timeout:g} seconds are over"
     return ""

@@ -85,7 +85,7 @@ def smallest_by_trying(points: list[Point], limits: Limits) -> set[frozenset[str
     return set()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(POINTS, LIMITS)
 def test_what_binds_is_what_brute_force_finds(points: list[Point], limits: Limits) -> None:
     found = binding(points, limits)

@@ -30,7 +30,7 @@ def dominates(one: Point, other: Point) -> bool:
     return min(gains) >= 0 and max(gains) > 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(POINTS)
 def test_the_set_is_what_nothing_dominates(points: list[Point]) -> None:
     front = pareto(points)

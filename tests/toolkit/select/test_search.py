@@ -36,7 +36,9 @@ def slugs(out: Path) -> list[str]:
 
 def test_the_unpruned_network_comes_first_then_every_method_then_proposals(tmp_path: Path) -> None:
     records, view, ended = start(tmp_path, trials=12)
-    assert [each.number for each in records] == list(range(13)) and ended == "12 candidates are measured"
+    assert [each.number for each in records] == list(range(13)) and ended.startswith(
+        "as many candidates as asked for: 12"
+    )
     assert view.started_with[:3] == ["none", "l1-20-post-ft2", "channel-50-post-ft2-l2-uniform"]
     assert len({each.candidate for each in records}) == 13, "nothing twice"
     assert all(each.candidate in set(SPACE.all()) for each in records[1:])
@@ -76,7 +78,7 @@ def test_an_interrupted_candidate_is_made_again_and_the_rest_is_the_same(tmp_pat
 
 
 def test_kill_9_anywhere_loses_nothing(tmp_path: Path) -> None:
-    """Two processes are killed on the way; what they had measured stays, and the rest is as if they had not been."""
+    """A process is killed on the way; what it had measured stays, and the rest is as if it had not been."""
     script = (
         "import sys, time\nfrom pathlib import Path\nfrom tests.toolkit.select import synthetic\n"
         "from toolkit.select import search\n"
@@ -88,14 +90,13 @@ def test_kill_9_anywhere_loses_nothing(tmp_path: Path) -> None:
         "synthetic.start(Path(sys.argv[1]), trials=12, make=Slow())\n"
     )
     out = tmp_path / "killed"
-    for survived in (3, 7):
-        process = subprocess.Popen([sys.executable, "-c", script, str(out)], cwd=REPOSITORY)
-        deadline = time.monotonic() + 200
-        while len(list(out.glob("trials/*/result.json"))) < survived:
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
-        process.kill()
-        process.wait()
+    process = subprocess.Popen([sys.executable, "-c", script, str(out)], cwd=REPOSITORY)
+    deadline = time.monotonic() + 200
+    while len(list(out.glob("trials/*/result.json"))) < 7:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
     records, _, _ = start(out, trials=12)
     assert [each.number for each in records] == list(range(13))
     start(tmp_path / "whole", trials=12)
