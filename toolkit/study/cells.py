@@ -204,6 +204,11 @@ def _cell(
         config = training_config(study, subject, dataset, fine_tune=timing == "post-tuned")
         attacked = attack(study, strategy.eps) if strategy.eps else None
         config = replace(config, adversarial=attacked, seed=seed, device=device)
+        if strategy.steps > config.epochs:
+            raise InputError(
+                f"strategy {strategy.name!r} fine-tunes {config.epochs} epochs, too few to follow each of "
+                f"{strategy.steps} steps; give more epochs or fewer steps"
+            )
     pruned = strategy.pruning != "none"
     content: dict[str, Any] = {
         "data": dataset.digest,

@@ -127,3 +127,9 @@ def test_every_choice_of_pruning_is_part_of_the_address(choice: dict[str, Any]) 
     chosen = msgspec.structs.replace(plain, **choice)
     keys = [plan(strategies=(*STRATEGIES, each))["tiny/channel-post/s0"].run_key for each in (plain, chosen)]
     assert keys[0] != keys[1]
+
+
+def test_steps_without_an_epoch_each_are_refused() -> None:
+    stepped = Strategy(name="steps", pruning="channel", timing=("post-tuned",), steps=3)
+    with pytest.raises(InputError, match="'steps' fine-tunes 2 epochs, too few to follow each of 3 steps"):
+        plan(strategies=(*STRATEGIES, stepped), fine_tuning=Overrides(epochs=2))
