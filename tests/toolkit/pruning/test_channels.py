@@ -147,3 +147,41 @@ def test_running_out_of_memory_is_one_clear_line(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match="channel pruning of VGG needs more than 4 GB; use l1"):
         pruning.prune(models.build("vgg_small", 4, width=0.5), "channel")
     assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "vgg_small",
+        "shufflenet_v2_x0_5",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("resnet18", "resnext50_32x4d", "regnet_y_400mf", "densenet121", "efficientnet_b0", "swin_t")
+        ),
+    ],
+)
+def test_channels_that_are_silent_go_without_changing_an_answer(architecture: str) -> None:
+    """Silence what is to go, everywhere it is made; the smaller network must then say what the large one says."""
+    model = models.build(architecture, 4, input_size=64)
+    how = Pruning("channel")
+    network = channels.analyse(model, 64, how)
+    counts = kept(network.units, how, 0.5)
+    scores = {each.name: each.scores for each in network.units if each.scores is not None}
+    for each in network.units:
+        graph, *root = each.root
+        going = scores[each.name].argsort()[: each.size - counts[each.name]]
+        indices = torch.cat([going + repeat * each.size for repeat in range(each.repeats)])
+        for dep, chosen in graph.get_pruning_group(*root, indices.tolist()) if len(indices) else ():
+            module = dep.target.module
+            if graph.is_out_channel_pruning_fn(dep.handler) and isinstance(
+                module, nn.Conv2d | nn.Linear | nn.BatchNorm2d
+            ):
+                for parameter in module.parameters():
+                    parameter.data[chosen] = 0
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = model.eval()(images)
+        channels.remove(network, counts, scores)
+        between_images = float((expected[0] - expected[1]).abs().max())
+        assert torch.allclose(model(images), expected, rtol=0, atol=1e-2 * between_images)
+    assert any(counts[each.name] < each.size for each in network.units)
