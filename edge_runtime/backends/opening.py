@@ -77,29 +77,30 @@ def open_native(bundle: Bundle, name: str, model: bytes) -> TensorrtSession:
     """
     runtime, cache = native_runtime(), EngineCache()
     subject = subject_of(bundle, name, model)
-    session, force = None, False
-    try:
-        session = load(runtime, cache, subject)
-    except UnloadableEngineError as error:
-        logger.warning("%s", error)
-        force = True
+    session = load(runtime, cache, subject)
     if session is None:
         logger.warning("building the TensorRT engine of %s; this takes minutes, once", name)
-        build(runtime, cache, bundle, subject, model, force=force)
+        build(runtime, cache, bundle, subject, model)
         session = load(runtime, cache, subject)
     if session is None:
-        raise ProviderError(f"{cache.folder}: the engine of {name} is not what was just written; check the disk")
+        raise ProviderError(f"TensorRT does not load the engine of {name} that it has just built; check disk and GPU")
     return session
 
 
 def load(runtime: Runtime, cache: EngineCache, subject: Subject) -> TensorrtSession | None:
-    """Return a session on the newest engine that runs here, None where there is none."""
-    found = cache.find(subject, runtime.platform)
-    if found is None:
-        return None
-    record, plan = found
-    host_code = record.key.options.version_compatible
-    return TensorrtSession(runtime.trt, runtime.cudart, plan, subject.profiles, host_code=host_code)
+    """Return a session on the newest engine that runs here, None where there is none.
+
+    One that by its record should run and yet is not taken, as after a driver's update, is removed.
+    """
+    while (found := cache.find(subject, runtime.platform)) is not None:
+        record, plan = found
+        host_code = record.key.options.version_compatible
+        try:
+            return TensorrtSession(runtime.trt, runtime.cudart, plan, subject.profiles, host_code=host_code)
+        except UnloadableEngineError as error:
+            logger.warning("%s; removed", error)
+            cache.clear([record.key.digest])
+    return None
 
 
 def build(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edge_runtime.backends import opening
+from edge_runtime.backends import cache, opening
 from edge_runtime.backends.cache import ENGINE
 from edge_runtime.backends.keys import BuildOptions
 from edge_runtime.backends.opening import VARIABLE, build, native_runtime, open_native, open_tensorrt, subject_of
@@ -87,10 +88,12 @@ def test_a_changed_engine_is_built_anew(device: Device, golden: Bundle) -> None:
 def test_an_engine_that_tensorrt_does_not_take_is_built_anew(
     device: Device, golden: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its record and hash are right, and yet it does not load: as after a driver's update."""
+    """Its record and hash are right, and yet it does not load: as after a driver's update. The clock stands in 1970."""
     runtime = native_runtime()
     subject = subject_of(golden, FILE, golden.read(FILE))
-    device.cache.store(subject, subject.key(runtime.platform, BuildOptions()), b"no engine", 1.0)
+    other = BuildOptions(optimization_level=5)
+    device.cache.store(subject, subject.key(runtime.platform, other), b"no engine", 1.0)
+    monkeypatch.setattr(cache, "datetime", type("Clock", (), {"now": lambda zone: datetime(1970, 1, 1, tzinfo=zone)}))
     opened(golden)
     assert builds(device) == 1
     assert any("does not load the engine" in message for message in caplog.messages)
@@ -98,11 +101,13 @@ def test_an_engine_that_tensorrt_does_not_take_is_built_anew(
     assert builds(device) == 1
 
 
-def test_an_engine_that_never_loads(device: Device, golden: Bundle) -> None:
+def test_an_engine_that_never_loads(device: Device, golden: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     device.faults.calls.add("deserialize_cuda_engine")
-    with pytest.raises(ProviderError, match=r"does not load the engine \(\[stand-in\] it does not work and more\)"):
+    with pytest.raises(ProviderError, match=r"does not load the engine of classifier\.onnx that it has just built"):
         opened(golden)
     assert builds(device) == 1
+    assert "does not load the engine ([stand-in] it does not work and more); removed" in caplog.messages[-1]
+    assert device.cache.entries() == []
 
 
 def test_a_version_compatible_engine_survives_an_update(
