@@ -9,6 +9,7 @@ PROJECT := pyproject.toml constraints.txt $(wildcard setup.py edge_runtime/metri
 # Both cores, and the tests of one file in one process, because they share what is costly to make.
 PYTEST_ARGS ?= -n auto --dist loadfile
 # These need the data sets: python -m benchmarks.gtsrb FOLDER, benchmarks.drift FOLDER, benchmarks.int8 FOLDER
+# benchmarks.image BUNDLE needs an image (docs/docker.md).
 BENCHMARKS := rendered gradients road runtime log loop fleet deploy training
 PIP     = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
