@@ -1,7 +1,7 @@
 """Training and explaining on this machine's device: does the data keep up, and what does each way of computing bring?
 
     python -m benchmarks.training            everything; records benchmarks/results/training_cpu.json (or _cuda)
-    python -m benchmarks.training --quick    a few steps of each, printed only
+    python -m benchmarks.training --quick    a few steps of the small network, printed only
 
 All runs of a comparison alternate in one process; a ratio is the median of the ratios of the rounds. "loop" is
 training as it is: batches from the data set, shuffled, moved, normalised. "synthetic" is the same loop on one batch
@@ -23,6 +23,8 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads would take the cores from the next
 import torch
 from captum.attr import IntegratedGradients, NoiseTunnel, Saliency
 
@@ -228,7 +230,7 @@ def main(arguments: list[str]) -> None:
     size = QUICK if quick else SIZES[device.type]
     names = [name for name in CONFIGS if "compile" not in name or device.type == "cuda"]
     rows: list[dict[str, Any]] = []
-    for architecture in ARCHITECTURES:
+    for architecture in ARCHITECTURES[-1:] if quick else ARCHITECTURES:
         parts: dict[str, Callable[[], dict[str, Any]]] = {
             "feeding": partial(feeding, architecture, size, device),
             "ways": partial(ways, architecture, size, device, names),

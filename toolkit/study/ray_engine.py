@@ -107,6 +107,8 @@ class _Crew:
 
     def endings(self) -> Iterator[tuple[Cell, Ending]]:
         """Pass the workers' letters on, and yield the cells that have ended since."""
+        if not self.running:
+            return
         ready, _ = ray.wait(list(self.running), num_returns=len(self.running), timeout=POLL)
         self._deliver()
         for reference in ready:

@@ -85,3 +85,11 @@ def test_the_reason_is_the_exceptions_line() -> None:
     said = "Traceback (most recent call last):\n  File\nConnectionError: no token\n(raylet) good bye\n"
     assert ray_cluster._reason(said) == "ConnectionError: no token"
     assert ray_cluster._reason("\n") == "it ended without a word"
+
+
+@needs_ray
+def test_nobody_at_work_ends_nothing() -> None:
+    """As where the last cells are left out because their parent failed."""
+    from toolkit.study.ray_engine import _Crew
+
+    assert list(_Crew(task=None, order=None, datasets={}, view=None).endings()) == []  # type: ignore[arg-type]

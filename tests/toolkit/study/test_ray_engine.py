@@ -1,45 +1,46 @@
 """Cells on a Ray cluster: the same bits as here, a killed worker's cell goes on, none is made twice.
 
-The cluster is a real one, on this machine and with token authentication.
+The cluster is a real one, on this machine and with token authentication; studies are started as users start them.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from edge_runtime.errors import InputError
 from tests.conftest import REPOSITORY
-from tests.toolkit.conftest import Roadworthy, one_line
-from tests.toolkit.squares import DATASET
-from tests.toolkit.study.test_engine import STUDY, Watched, start
-from toolkit import runs
-from toolkit.study import cells, engines
-from toolkit.study.cells import Cell
-from toolkit.study.engine import Workplace
-from toolkit.study.engines import Workers
-from toolkit.study.schema import Overrides
+from tests.toolkit.conftest import Roadworthy
+from tests.toolkit.study.test_engine import TINY, epochs_done, read
 
-pytest.importorskip("ray")
-from toolkit.study import ray_cluster
+# A cluster of processes that import PyTorch each: about a minute of a quiet machine.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(2400),
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed"),
+]
 
-# A cluster of processes that import PyTorch each: half a minute of a quiet machine.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-
-# Long enough to be killed in the middle.
-LONG = msgspec.structs.replace(STUDY, training=Overrides(epochs=60, batch=32, learning_rate=0.05))
+LONG = TINY.replace("epochs = 4", "epochs = 60")  # to be killed in the middle
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "9f4d1c0b7a684c53a1e2d3c4b5a69788"}
+# Ray reads these when it is imported, so that studies need processes of their own.
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+    **TOKEN,
+    "PYTHONPATH": str(REPOSITORY),
+    "OMP_NUM_THREADS": "1",
+    "RAY_raylet_start_wait_time_s": "200",
+}
 
 
 def free_port() -> int:
@@ -50,13 +51,9 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """A cluster of one machine with two CPUs; this process's environment holds its token meanwhile."""
+    """A cluster of one machine with two CPUs."""
     port = free_port()
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
-        values = {**TOKEN, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "RAY_raylet_start_wait_time_s": "200"}
-        for name, value in values.items():
-            patch.setenv(name, value)
-        patch.delenv("RAY_ADDRESS", raising=False)
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
         options = [
             "--num-cpus=2",
             "--include-dashboard=false",
@@ -66,6 +63,7 @@ def address() -> Iterator[str]:
         ]
         head = subprocess.Popen(
             [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}", *options],
+            env=ENVIRONMENT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -85,29 +83,39 @@ def address() -> Iterator[str]:
             with suppress(ProcessLookupError):
                 os.killpg(head.pid, signal.SIGTERM)
             try:
-                head.wait(30)
+                head.wait(120)
             finally:
                 with suppress(ProcessLookupError):
                     os.killpg(head.pid, signal.SIGKILL)
 
 
-@dataclass
-class Killing(Watched):
-    """Kills, once, the worker that makes the cell ``victim``, after its first checkpoint."""
-
-    victim: str = ""
-    partial: Path = Path()
-    killed: list[int] = field(default_factory=list)
-
-    def step(self, cell: Cell, doing: str, done: float) -> None:
-        if cell.name == self.victim and not self.killed and runs.load_history(self.partial):
-            self.killed = workers()
-            for process in self.killed:
-                os.kill(process, signal.SIGKILL)
+def study(address: str, toml: Path, out: Path, *more: str, **environment: str) -> subprocess.Popen[str]:
+    """Start a study on the cluster."""
+    arguments = [
+        "study",
+        str(toml),
+        "--out",
+        str(out),
+        "--engine",
+        "ray",
+        "--address",
+        address,
+        "--device",
+        "cpu",
+        *more,
+    ]
+    return subprocess.Popen(
+        [sys.executable, "-m", "toolkit.cli", *arguments],
+        cwd=REPOSITORY,
+        env={**ENVIRONMENT, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def workers() -> list[int]:
-    """Return the processes that run a task of ours; Ray names them after it."""
+    """Return the processes that run a cell; Ray names them after the task."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
@@ -126,38 +134,58 @@ def begun(out: Path) -> dict[str, int]:
     return {path.stem: path.read_text().count(" begins: ") for path in out.glob("logs/*.log")}
 
 
-def test_a_cluster_gives_the_same_bits_and_a_killed_cell_goes_on(address: str, tmp_path: Path) -> None:
-    plan = cells.plan(LONG, {"squares": DATASET}, "cpu")
-    there, here = tmp_path / "ray", tmp_path / "local"
-    natural = next(cell for cell in plan if cell.name == "squares/natural/s0")
-    view = Killing(victim=natural.name, partial=runs.partial_folder(Workplace(there).run(natural)))
-    run = engines.chosen("ray", Workers(address, threads=1))
-    outcome = run(LONG, plan, {"squares": DATASET}, there, view, Workers(address, threads=1))
-    assert not outcome.failures and set(outcome.results) == {cell.name for cell in plan}
-    assert view.killed, "a worker was killed"
-    assert sorted(name for kind, name in view.events if kind == "done") == sorted(cell.name for cell in plan)
-    counts = begun(there)
-    assert counts.pop("squares-natural-s0") == 2, "started again, once"
-    assert all(count <= 2 for count in counts.values())  # the other CPU's cell may have been killed with it
-    assert "epoch 1 of 60" not in (there / "logs/squares-natural-s0.log").read_text().split(" begins: ")[2]
-    start(here, LONG)
-    assert results(there) == results(here)
-    for cell in plan:
-        first, second = (Workplace(out).run(cell) / runs.WEIGHTS for out in (there, here))
-        assert first.read_bytes() == second.read_bytes(), cell.name
-    again = Watched()
-    run(LONG, plan, {"squares": DATASET}, there, again, Workers(address, threads=1))
-    assert again.events == [], "done cells are skipped"
-    local, events = start(there, LONG)
-    assert events == [] and len(local.results) == len(plan), "and by the other engine as well"
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(LONG, encoding="utf-8")
+    return path
 
 
-def test_what_the_cluster_cannot_do_is_one_line(
-    address: str, roadworthy: Roadworthy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_cluster_gives_the_same_bits_and_killed_cells_go_on(
+    address: str, toml: Path, tmp_path: Path, roadworthy: Roadworthy
 ) -> None:
-    study = ("study", "rendered", "--out", tmp_path / "out", "--engine", "ray", "--only", "*/natural/s0")
-    many = one_line(roadworthy(*study, "--address", address, "--threads", 99, "--device", "cpu")).splitlines()[-1]
-    assert "no machine of the cluster has 99 CPUs, the largest has 2; pass --threads" in many
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "another")
-    with pytest.raises(InputError, match=r"does not take this study: .*RAY_AUTH_TOKEN"):
-        ray_cluster.check(address)
+    there, here = tmp_path / "ray", tmp_path / "local"
+    process = study(address, toml, there, "--threads", "1")
+    try:
+        deadline = time.monotonic() + 900
+        while not epochs_done(there, "natural"):
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.02)
+        killed = workers()
+        for worker in killed:
+            os.kill(worker, signal.SIGKILL)
+        said, error = process.communicate(timeout=1200)
+    finally:
+        process.kill()
+    assert process.returncode == 0 and said.startswith("6 of 6 cells done"), error
+    assert killed
+    counts = begun(there)
+    assert len(counts) == 6 and set(counts.values()) == {1, 2}, "some were started again, none thrice"
+    assert sum(counts.values()) - len(counts) <= len(killed), "and none but those that were killed"
+    again = next(name for name, count in counts.items() if count == 2 and "natural" in name)
+    log = (there / "logs" / f"{again}.log").read_text()
+    assert log.count("epoch 1 of 60") == 1, "the checkpoint was used"
+
+    assert roadworthy("study", toml, "--out", here, "--device", "cpu", "--threads", 1)[0] == 0
+    assert results(there) == results(here) and read(there) == read(here)
+    for path in here.glob("runs/*/model.safetensors"):
+        assert (there / path.relative_to(here)).read_bytes() == path.read_bytes(), path.parent.name
+    assert roadworthy("study", toml, "--out", there, "--device", "cpu", "--threads", 1)[0] == 0
+    assert begun(there) == counts, "the other engine finds all done"
+
+
+@pytest.mark.parametrize(
+    ("more", "environment", "message"),
+    [
+        (("--threads", "99"), {}, "no machine of the cluster has 99 CPUs, the largest has 2; pass --threads"),
+        (("--device", "cuda"), {}, "device 'cuda': no machine of the cluster has a GPU"),
+        ((), {"RAY_AUTH_TOKEN": "0" * 32}, "are RAY_AUTH_MODE and RAY_AUTH_TOKEN those of the cluster?"),
+    ],
+)
+def test_what_the_cluster_refuses(
+    address: str, toml: Path, tmp_path: Path, more: tuple[str, ...], environment: dict[str, str], message: str
+) -> None:
+    process = study(address, toml, tmp_path / "out", *more, **environment)
+    said, error = process.communicate(timeout=900)
+    assert (process.returncode, said) == (2, ""), error
+    assert message in error.splitlines()[-1]
