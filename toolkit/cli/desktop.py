@@ -146,7 +146,7 @@ def train(out: Path, resume: bool, force: bool, **options: Any) -> None:
     epilog=examples(
         "roadworthy prune runs/natural --method channel --amount 0.5 --out runs/channel",
         "roadworthy prune runs/natural --method l1 --fine-tune 0 --out runs/l1",
-        "roadworthy prune runs/natural --method channel --target latency --amount 0.4 --out runs/faster",
+        "roadworthy prune runs/natural --method channel --target latency --amount 0.2 --out runs/faster",
         "roadworthy prune runs/robust --method channel --adversarial 0.01 --out runs/robust-channel",
     )
 )
