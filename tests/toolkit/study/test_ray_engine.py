@@ -157,7 +157,8 @@ def test_a_cluster_gives_the_same_bits_and_killed_cells_go_on(
         said, error = process.communicate(timeout=1200)
     finally:
         process.kill()
-    assert process.returncode == 0 and said.startswith("6 of 6 cells done"), error
+    # Ray tells of the killed workers on stdout as well.
+    assert process.returncode == 0 and "6 of 6 cells done" in said, error
     assert killed
     counts = begun(there)
     assert len(counts) == 6 and set(counts.values()) == {1, 2}, "some were started again, none thrice"
