@@ -61,7 +61,7 @@ SCHEDULES: dict[str, ScheduleOptions] = {
 class Extent:
     """How much is measured."""
 
-    rounds: int = 8
+    rounds: int = 6
     block_frames: int = 300
     overload_frames: int = 10_000
     hour_frames: int = HOUR
@@ -302,7 +302,7 @@ def hour(bundle: Bundle, folder: Path, extent: Extent) -> Iterator[dict[str, Any
             found.append((number, resident_mib(), len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))))
 
     source = Paced(pictures(), extent.hour_frames, None, each=look)
-    schedule = replace(ScheduleOptions(), costly_every=100)
+    schedule = replace(ScheduleOptions(), costly_every=1000)
     loop = run_loop(bundle, source, schedule, folder / "hour.db")
     summary = loop.summary()
     # Caches fill up in the beginning; the log needs the first half to reach its cap and begin to evict.
