@@ -31,20 +31,20 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 \
     && apt-get clean \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid 10001 --user-group --no-create-home --home-dir /work --shell /usr/sbin/nologin roadworthy \
-    && install --directory --mode 0755 --owner 10001 --group 10001 /work
+    && useradd --uid 10001 --user-group --no-create-home --home-dir /workspace --shell /usr/sbin/nologin roadworthy \
+    && install --directory --mode 0755 --owner 10001 --group 10001 /workspace
 COPY --from=build /opt/roadworthy /opt/roadworthy
 # Caches of data sets, calibration and CUDA kernels go where the work is: the rest is read-only.
 ENV PATH=/opt/roadworthy/bin:$PATH \
-    HOME=/work \
+    HOME=/workspace \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    XDG_CACHE_HOME=/work/.cache \
+    XDG_CACHE_HOME=/workspace/.cache \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001
-WORKDIR /work
-VOLUME /work
+WORKDIR /workspace
+VOLUME /workspace
 # Jobs that end, no service: there is nothing to ask.
 HEALTHCHECK NONE
 ENTRYPOINT ["roadworthy"]
