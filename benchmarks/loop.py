@@ -1,6 +1,6 @@
 """The vehicle loop on VGG-16 at 32x32: what auditing costs, how old frames get, what an hour leaves behind.
 
-    python -m benchmarks.loop                 everything (20 minutes); records benchmarks/results/loop.json
+    python -m benchmarks.loop                 everything (an hour); records benchmarks/results/loop.json
     python -m benchmarks.loop auditing        one part (auditing, placement, overload, hour); replaces its rows there
     python -m benchmarks.loop --quick         every part for seconds, printed only: does it run?
 
@@ -61,7 +61,7 @@ SCHEDULES: dict[str, ScheduleOptions] = {
 class Extent:
     """How much is measured."""
 
-    rounds: int = 6
+    rounds: int = 20
     block_frames: int = 300
     overload_frames: int = 10_000
     hour_frames: int = HOUR
@@ -128,7 +128,8 @@ def auditing(bundle: Bundle, folder: Path, extent: Extent) -> Iterator[dict[str,
     """Yield classification and age at 30 frames a second, with and without auditing, in blocks taking turns.
 
     Frames during which the host took the processor away ("steal" of a virtual machine) say nothing about the program:
-    every figure stands once over all frames and once without these.
+    every figure stands once over all frames and once without these. What an explanation leaves behind (cold caches) the
+    frame after it would pay: these are compared with the other frames of the same blocks.
     """
     shown = pictures()
     blocks: dict[str, list[Block]] = {name: [] for name in SCHEDULES}
@@ -160,32 +161,51 @@ def auditing(bundle: Bundle, folder: Path, extent: Extent) -> Iterator[dict[str,
                 row |= {f"{stage}{which}_{key}_ms": value for key, value in percentiles(np.concatenate(ours)).items()}
                 row[f"{stage}{which}_p99_ratio"] = round(p99(np.concatenate(ours)) / p99(np.concatenate(theirs)), 4)
                 row[f"{stage}{which}_p99_ratio_interval"] = [round(end, 4) for end in ratio_interval(ours, theirs)]
+        if any(each.after.any() for each in found):
+            after, others = ([each.classify[each.after == which] for each in found] for which in (True, False))
+            for key, side in (("after_explanation", after), ("other_frames", others)):
+                row |= {f"classify_{key}_{which}_ms": v for which, v in percentiles(np.concatenate(side)).items()}
+            row["classify_after_explanation_p99_ratio"] = round(
+                p99(np.concatenate(after)) / p99(np.concatenate(others)), 4
+            )
+            row["classify_after_explanation_p99_ratio_interval"] = [
+                round(end, 4) for end in ratio_interval(after, others)
+            ]
         yield {**row, "audits": audits[name]}
 
 
 @dataclass(frozen=True)
 class Block:
-    """Frames of one run of the loop: milliseconds of classification and age, and whether the host took a core."""
+    """Frames of one run of the loop: milliseconds of classification and age, whether the host took a core, and whether
+    the frame before was explained."""
 
     classify: NDArray[np.float64]
     age: NDArray[np.float64]
     stolen: NDArray[np.bool_]
+    after: NDArray[np.bool_]
 
     def quiet(self) -> Block:
         kept = ~self.stolen
-        return Block(self.classify[kept], self.age[kept], self.stolen[kept])
+        return Block(self.classify[kept], self.age[kept], self.stolen[kept], self.after[kept])
 
 
 def logged_block(log: Path, steal: list[int]) -> Block:
     """Return the block that a loop logged; ``steal`` is the counter when each frame came, and once at the end."""
     latency: dict[int, dict[str, float | None]] = {}
+    explained = set()
     for row in read(log, kind="frame"):
         assert isinstance(row.record, FrameRecord)
         if "age" in row.record.latency_ms:
             latency[int(row.record.frame_id)] = row.record.latency_ms
+            if row.record.explainers:
+                explained.add(int(row.record.frame_id))
     numbers = [number for number in sorted(latency) if number >= SETTLING]
-    stages = (np.array([latency[number][stage] for number in numbers], np.float64) for stage in ("classify", "age"))
-    return Block(*stages, np.array([steal[number + 1] > steal[number] for number in numbers], bool))
+    return Block(
+        classify=np.array([latency[number]["classify"] for number in numbers], np.float64),
+        age=np.array([latency[number]["age"] for number in numbers], np.float64),
+        stolen=np.array([steal[number + 1] > steal[number] for number in numbers], bool),
+        after=np.array([number - 1 in explained for number in numbers], bool),
+    )
 
 
 def stolen() -> int:

@@ -34,8 +34,12 @@ ROUNDING = 3e-5
 # Standard deviation of the noise, in normalised space, on the images to compare at. Where an image is flat, whole
 # neighbourhoods of a max-pool tie exactly, and rounding alone decides each of them; noise leaves single units.
 DITHER = 0.01
+# At how many images close by two units must have one value each time before they are taken for copies of one unit.
+MOVES = 4
 # How many of the closest units are tried before a difference is called unexplained: few first, each costs one run.
 CANDIDATES = (16, 64, 256)
+# How many of the most promising units are tried before a choice is left as it is.
+TRIES = 4
 
 Images = npt.NDArray[np.float32]
 Targets = npt.NDArray[np.int64]
@@ -164,19 +168,23 @@ class NudgedNetwork:
     def look_at(self, image: Images, target: Targets) -> None:
         """Run the network on one image [1, C, H, W] and find the units closest to their kinks."""
         self._feeds = {self._image: image, "target": target}
-        nothing = {name: np.zeros((1,) * rank, image.dtype) for name, rank in self._ranks.items()}
+        nothing = self._nudges({name: np.zeros((1,) * rank, image.dtype) for name, rank in self._ranks.items()})
         names = [*self._read, *(f"shape/{node.output[0]}" for node in self._decisions)]
-        results = self._session.run(["gradient", *names], {**self._feeds, **self._nudges(nothing)})
+        results = self._session.run(["gradient", *names], {**self._feeds, **nothing})
         self._plain = results[0][0].astype(np.float64)
         values = dict(zip(names, results[1:], strict=True))
         self._zeros = {name: np.zeros_like(values[name]) for name in self._tensors}
-        self._candidates = self._undecided(values)
+        noise = np.float32(DITHER) * np.random.default_rng(0).standard_normal((MOVES, *image.shape), np.float32)
+        moved = [{**self._feeds, **nothing, self._image: image + each} for each in noise]
+        elsewhere = zip(*(self._session.run(self._tensors, feeds) for feeds in moved), strict=True)
+        self._candidates = self._undecided(values, dict(zip(self._tensors, elsewhere, strict=True)))
         self._effects: list[Array] = []
 
     def match(self, wanted: Array) -> tuple[set[Unit], float]:
         """Return the units that, nudged across, bring the gradient closest to ``wanted``, and the error that is left.
 
-        The effects of single units are added up to choose them; the error is measured with all of them at once.
+        The effects of single units are added up to choose them; the error is measured with all of them at once. Where
+        effects do not add up (two copies of one unit win the same window), units are changed as long as it helps.
         """
         best: tuple[set[Unit], float] = set(), relative_error(self._plain, wanted)
         for count in CANDIDATES:
@@ -184,11 +192,33 @@ class NudgedNetwork:
                 break
             for unit in self._candidates[len(self._effects) : count]:
                 self._effects.append(self._gradient([unit]) - self._plain)
-            chosen = self._select(wanted - self._plain)
-            left = relative_error(self._gradient(chosen), wanted)
-            if left < best[1]:
-                best = set(chosen), left
+            for start in (self._select(wanted - self._plain), []):
+                found = self._improve(start, wanted)
+                if found[1] < best[1]:
+                    best = found
+                if best[1] <= TOLERANCE:
+                    break
         return best
+
+    def _improve(self, units: list[Unit], wanted: Array) -> tuple[set[Unit], float]:
+        """Add or drop one unit after the other while the error that is left, measured each time, gets smaller."""
+        chosen, gradient = set(units), self._gradient(units)
+        left = relative_error(gradient, wanted)
+        known = dict(zip(self._candidates, self._effects, strict=False))
+        while left > TOLERANCE:
+            # What each would take from the squared error if effects added up.
+            missing = wanted - gradient
+            steps = {unit: -effect if unit in chosen else effect for unit, effect in known.items()}
+            gains = {unit: float((step * (2 * missing - step)).sum()) for unit, step in steps.items()}
+            for unit in sorted(gains, key=lambda each: -gains[each])[:TRIES]:
+                changed = chosen ^ {unit}
+                moved = self._gradient(list(changed))
+                if (error := relative_error(moved, wanted)) < left:
+                    chosen, gradient, left = changed, moved, error
+                    break
+            else:
+                break
+        return chosen, left
 
     def _select(self, difference: Array) -> list[Unit]:
         """Return the units whose effects add up to ``difference``: least squares, then all coefficients above 1/2."""
@@ -211,14 +241,14 @@ class NudgedNetwork:
     def _nudges(self, values: dict[str, Array]) -> dict[str, Array]:
         return {f"nudge/{name}": value for name, value in values.items()}
 
-    def _undecided(self, values: dict[str, Array]) -> list[Unit]:
-        """Return the units within rounding of a kink, closest first."""
+    def _undecided(self, values: dict[str, Array], elsewhere: dict[str, Sequence[Array]]) -> list[Unit]:
+        """Return the units within rounding of a kink, closest first, from the values at the image and at others."""
         found: list[tuple[float, Unit]] = []
         for node in self._decisions:
             name = node.input[0]
             inputs = [values[n] if n in values else self._constants.get(n) for n in node.input]
             shape = tuple(int(d) for d in values[f"shape/{node.output[0]}"])
-            crossings = CROSSINGS[node.op_type](Decision(attributes(node), inputs, shape)).reshape(-1)
+            crossings = CROSSINGS[node.op_type](Decision(attributes(node), inputs, shape, elsewhere[name])).reshape(-1)
             scale = float(np.sqrt(np.mean(np.square(values[name], dtype=np.float64))))
             for index in np.flatnonzero(np.abs(crossings) <= 2 * ROUNDING * scale):
                 nudge = float(crossings[index])

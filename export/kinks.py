@@ -2,7 +2,9 @@
 
 A row of CROSSINGS is a function from a node and its inputs to *crossings*: for each element of the node's first input
 the change that would carry it as far beyond the nearest kink as it is now before it, and infinity where there is none.
-An element exactly on a kink gets infinity too: two implementations that both compute it exactly decide alike.
+An element exactly on a kink gets infinity too: two implementations that both compute it exactly decide alike. Not so
+where two different units tie in a race for a maximum: float32 may have rounded them to one value, and then one unit of
+the last place decides.
 """
 
 from __future__ import annotations
@@ -21,11 +23,16 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Decision:
-    """A node that decides: its attributes, the values of its inputs (None where left out), and its output's shape."""
+    """A node that decides: its attributes, the values of its inputs (None where left out), and its output's shape.
+
+    ``elsewhere`` is the first input at other images close by, at which two units of one value part and two copies of
+    one unit (overlapping windows make them) do not; without it all that tie are taken for copies.
+    """
 
     attributes: Mapping[str, Any]
     inputs: Sequence[Array | None]
     output_shape: tuple[int, ...]
+    elsewhere: Sequence[Array] = ()
 
     @property
     def x(self) -> Array:
@@ -92,44 +99,51 @@ def _shrink(d: Decision) -> Array:
 
 
 def _largest(sign: float) -> Callable[[Decision], Array]:
-    """Return the crossings of ReduceMax (sign 1) or ReduceMin (sign -1): the runner-up overtakes."""
+    """Return the crossings of ReduceMax (sign 1) or ReduceMin (sign -1): the others overtake."""
 
     def crossings(d: Decision) -> Array:
-        x = sign * d.x
         axes = d.attributes.get("axes")
         if axes is None and len(d.inputs) > 1 and d.inputs[1] is not None:
             axes = d.inputs[1].tolist()
-        axes = sorted(int(a) % x.ndim for a in (range(x.ndim) if axes is None else axes))
-        kept = [a for a in range(x.ndim) if a not in axes]
+        shape = d.x.shape
+        axes = sorted(int(a) % len(shape) for a in (range(len(shape)) if axes is None else axes))
+        kept = [a for a in range(len(shape)) if a not in axes]
         order = [*kept, *axes]
-        moved = x.transpose(order)
-        rows = moved.reshape(int(np.prod([x.shape[a] for a in kept])), -1)
-        result = _overtaking(rows).reshape(moved.shape)
+
+        def rows(array: Array) -> Array:
+            return sign * array.transpose(order).reshape(int(np.prod([shape[a] for a in kept])), -1)
+
+        result = _overtaking(rows, d).reshape([shape[a] for a in order])
         return sign * result.transpose(np.argsort(order))
 
     return crossings
 
 
-def _overtaking(rows: Array) -> Array:
-    """Return, for each row, the change that lifts its second largest element above the largest by what it lacks."""
-    result = np.full(rows.shape, np.inf)
-    if rows.shape[1] < 2:
-        return result
-    second, first = np.argpartition(rows, -2, axis=1)[:, -2:].T
-    index = np.arange(len(rows))
-    gap = rows[index, first] - rows[index, second]
-    open_race = (gap > 0) & np.isfinite(gap)
-    result[index[open_race], second[open_race]] = 2 * gap[open_race]
-    return result
+def _overtaking(rows: Callable[[Array], Array], d: Decision) -> Array:
+    """Return, for each row of competitors, the changes that lift each above the largest by what it lacks.
+
+    ``rows`` arranges an array like the first input as rows. Copies of the largest do not compete with it.
+    """
+    values = rows(d.x)
+    first = values.argmax(1)[:, None]
+    largest = np.take_along_axis(values, first, 1)
+    copies = values == largest
+    for other in map(rows, d.elsewhere):
+        copies &= other == np.take_along_axis(other, first, 1)
+    gap = largest - values
+    change = np.where(gap > 0, 2 * gap, np.spacing(np.abs(largest).astype(np.float32)))
+    # Zeros tie because a ReLU made them, exactly.
+    no_race = copies | ~np.isfinite(gap) | ((gap == 0) & (largest == 0))
+    return np.where(no_race, np.inf, change)
 
 
 def _global_max_pool(d: Decision) -> Array:
-    x = d.x
-    return _overtaking(x.reshape(x.shape[0] * x.shape[1], -1)).reshape(x.shape)
+    n, channels = d.x.shape[:2]
+    return _overtaking(lambda array: array.reshape(n * channels, -1), d).reshape(d.x.shape)
 
 
 def _max_pool(d: Decision) -> Array:
-    """MaxPool over any number of axes: in every window the runner-up overtakes; an element takes its closest race."""
+    """MaxPool over any number of axes: in every window the others overtake; an element takes its closest race."""
     x = d.x
     kernel = [int(k) for k in d.attributes["kernel_shape"]]
     rank = len(kernel)
@@ -140,8 +154,9 @@ def _max_pool(d: Decision) -> Array:
     reach = [(o - 1) * s + (k - 1) * e + 1 for o, s, k, e in zip(out, strides, kernel, dilations, strict=True)]
     sizes = zip(reach, begin, x.shape[2:], strict=True)
     padding = [(0, 0), (0, 0), *((b, max(0, r - b - n)) for r, b, n in sizes)]
-    padded = np.pad(x, padding, constant_values=-np.inf)
-    position = np.arange(padded.size).reshape(padded.shape)
+
+    def padded(array: Array) -> Array:
+        return np.pad(array, padding, constant_values=-np.inf)
 
     spans = tuple((k - 1) * e + 1 for k, e in zip(kernel, dilations, strict=True))
     every = [slice(0, (o - 1) * s + 1, s) for o, s in zip(out, strides, strict=True)]
@@ -152,11 +167,13 @@ def _max_pool(d: Decision) -> Array:
         view = np.lib.stride_tricks.sliding_window_view(array, spans, axis=tuple(range(2, 2 + rank)))
         return view[chosen].reshape(-1, int(np.prod(kernel)))
 
-    races = _overtaking(windows(padded))
-    result = np.full(padded.size, np.inf)
+    races = _overtaking(lambda array: windows(padded(array)), d)
+    shape = [n + sum(more) for n, more in zip(x.shape, padding, strict=True)]
+    result = np.full(int(np.prod(shape)), np.inf)
+    position = np.arange(result.size).reshape(shape)
     np.minimum.at(result, windows(position).reshape(-1), races.reshape(-1))
     inner = tuple(slice(b, b + n) for (b, _), n in zip(padding, x.shape, strict=True))
-    return result.reshape(padded.shape)[inner]
+    return result.reshape(shape)[inner]
 
 
 def _pool_begin(d: Decision, kernel: list[int], strides: list[int], dilations: list[int]) -> list[int]:

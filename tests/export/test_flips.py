@@ -100,6 +100,32 @@ def test_one_flipped_unit_is_found(layer: int, across: Callable[..., tuple[torch
     assert parity.share_flipped == 1 / parity.units
 
 
+class Flat(nn.Module):
+    """A map so flat that float32 makes different units equal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.scale = nn.Parameter(torch.tensor(1e-5))
+        self.shift = nn.Parameter(torch.tensor(1.0))
+        self.layers = nn.Sequential(nn.MaxPool2d(3, 2), nn.Flatten(), nn.Linear(675, 5))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.layers(self.scale * images + self.shift)
+        return result
+
+
+def test_units_that_float32_made_equal_are_found() -> None:
+    module = Flat().eval()
+    model = to_onnx(module, input_size=(32, 32))
+    batch, target = np.random.default_rng(0).standard_normal((8, 3, 32, 32), np.float32), np.arange(8) % 5
+    found = vanilla_gradient(build_explainer(model), batch, target)
+    parity = explain_difference(model, batch, target, found, torch_gradient(module)(batch, target))
+    assert parity.relative_l2 > 100 * TOLERANCE
+    assert parity.flipped_units > 1
+    assert parity.residual < 1e-5
+
+
 def leaky(op: Op, g: str) -> str:
     """A wrong rule of ReLU: it lets one in a thousand through."""
     return op.add(op.masked(g, op.output), op.mul(g, 1e-3))

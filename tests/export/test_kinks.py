@@ -138,6 +138,19 @@ def test_what_lies_on_a_kink_is_not_undecided() -> None:
     assert np.isinf(CROSSINGS["MaxPool"](tie)).all()
 
 
+def test_two_units_of_one_value_compete_and_copies_of_one_do_not() -> None:
+    def crossings(values: list[float], *elsewhere: list[float]) -> list[float]:
+        window, *others = (np.array(each, np.float32).reshape(1, 1, 2, 2) for each in (values, *elsewhere))
+        decision = Decision({"kernel_shape": [2, 2]}, [window], (1, 1, 1, 1), others)
+        found: list[float] = CROSSINGS["MaxPool"](decision).ravel().tolist()
+        return found
+
+    inf, step = np.inf, float(np.spacing(np.float32(5)))
+    assert crossings([4, 5, 5, 1], [4, 6, 6, 1], [4, 6, 7, 1]) == [2, inf, step, 8]
+    assert crossings([4, 5, 5, 1], [4, 6, 6, 1], [4, 7, 7, 1]) == [2, inf, inf, 8]
+    assert crossings([0, 0, 0, -1], [1, 2, 3, -1]) == [inf, inf, inf, 2]
+
+
 def test_smooth_activations_have_no_kink() -> None:
     assert np.isinf(CROSSINGS["Elu"](Decision({}, [OTHER], SHAPE))).all()
 
