@@ -24,8 +24,8 @@ from toolkit.data import Split
 from toolkit.pruning import prunable_layers, size, unmasked_copy
 
 BATCH = 256
-POINTS = {"cpu": 256, "cuda": 1024}
-"""Sample points that Captum takes together; on a CPU more than 64 bring nothing."""
+POINTS = {"cpu": 64, "cuda": 1024}
+"""Sample points that Captum takes together; on a CPU more bring nothing."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,15 @@ def captum_explain(
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Captum announces that it sets requires_grad on its input
             torch.manual_seed(seed)
-            inputs, classes = torch.from_numpy(images).to(device), torch.from_numpy(target).to(device)
-            attribution = CAPTUM[preset.method](model, inputs, classes, preset, spec)
+            # Captum takes one point of every image at least: no more images than points are given at once.
+            parts = zip(*(torch.from_numpy(each).split(POINTS[device.type]) for each in (images, target)), strict=True)
+            attribution = [
+                CAPTUM[preset.method](model, inputs.to(device), classes.to(device), preset, spec).detach().float().cpu()
+                for inputs, classes in parts
+            ]
     finally:
         model.train(was_training)
-    return attribution.detach().float().cpu().numpy()
+    return torch.cat(attribution).numpy()
 
 
 def _vanilla_gradient(

@@ -144,6 +144,19 @@ def test_smooth_grad_without_noise_is_the_gradient(model: nn.Module) -> None:
     np.testing.assert_allclose(magnitude, np.abs(found), atol=1e-6)
 
 
+@pytest.mark.parametrize("method", ["vg", "ig"])
+def test_more_images_than_points_are_explained_in_parts(
+    model: nn.Module, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = evaluation.captum_explain(model, IMAGES, PRESETS["paper"][method], TARGET, SPEC)
+    taken = []
+    with monkeypatch.context() as patch, model.register_forward_pre_hook(lambda _, args: taken.append(len(args[0]))):
+        patch.setitem(evaluation.POINTS, "cpu", 2)
+        found = evaluation.captum_explain(model, IMAGES, PRESETS["paper"][method], TARGET, SPEC)
+    assert max(taken) == 2
+    np.testing.assert_allclose(found, whole, atol=1e-5 * np.abs(whole).max())
+
+
 def test_an_unknown_method_is_refused(model: nn.Module) -> None:
     preset = msgspec.structs.replace(PRESETS["paper"]["vg"], method="gc")
     with pytest.raises(InputError, match="unknown method 'gc'"):
