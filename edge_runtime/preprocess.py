@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.errors import InputError
+from edge_runtime.text import encodable
 
 if TYPE_CHECKING:
     from edge_runtime.manifest import InputSpec
@@ -37,7 +38,7 @@ def load_image(source: str | PathLike[str] | bytes, formats: tuple[str, ...] = F
     Raises InputError for an image that is missing, truncated, unreadable or larger than MAX_PIXELS, whatever the
     bytes are.
     """
-    name = "image" if isinstance(source, bytes) else str(source)
+    name = "image" if isinstance(source, bytes) else encodable(source)
     try:
         return decode_image(source if isinstance(source, bytes) else Path(source).read_bytes(), name, formats)
     except FileNotFoundError:

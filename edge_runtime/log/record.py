@@ -229,5 +229,8 @@ def decode_body(kind: str, body: bytes, image: bytes | None, saliency: bytes | N
 
 
 def encode_identity(identity: LogIdentity) -> bytes:
-    """Return the identity's canonical bytes, whose SHA-256 names it."""
-    return msgspec.json.encode(identity, order="deterministic")
+    """Return the identity's canonical bytes, whose SHA-256 names it. Raises LogError for a name that is no UTF-8."""
+    try:
+        return msgspec.json.encode(identity, order="deterministic")
+    except UnicodeEncodeError as error:
+        raise LogError(f"the log cannot hold the name {error.object!r}, which is no UTF-8; use another") from error

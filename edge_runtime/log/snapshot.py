@@ -7,6 +7,7 @@ looking at it. A log without a WAL file is opened as immutable; one with a WAL f
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ def open_snapshot(path: Path) -> Iterator[apsw.Connection]:
     with contextlib.ExitStack() as stack:
         try:
             if wal_header(path) is None:
-                uri, flags = f"file:{quote(str(path.absolute()))}?immutable=1", apsw.SQLITE_OPEN_READONLY
+                uri, flags = f"file:{quote(os.fsencode(path.absolute()))}?immutable=1", apsw.SQLITE_OPEN_READONLY
             else:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="roadworthy-log-")))
                 uri, flags = f"file:{quote(str(_copy(path, folder)))}", apsw.SQLITE_OPEN_READWRITE

@@ -37,6 +37,7 @@ from edge_runtime.log.record import (
     encode_record,
 )
 from edge_runtime.log.store import DEFAULT_MAX_BYTES, STORAGE_ERRORS, Budget, Store, pages_for
+from edge_runtime.text import encodable
 
 # Records of the tail that every opening checks; `log verify` checks all.
 CHECKED_TAIL = 256
@@ -89,6 +90,8 @@ class AuditLog:
         self.path = Path(path)
         self._key = key
         self._budget = Budget.of(max_bytes)
+        if encodable(self.path) != str(self.path):
+            raise LogError(f"{encodable(self.path)} is no name in UTF-8, which SQLite needs; choose another")
         self._identity = encode_identity(identity)
         self._identity_digest = hashlib.sha256(self._identity).hexdigest()
         surroundings = surroundings or Surroundings()

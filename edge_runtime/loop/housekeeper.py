@@ -74,11 +74,19 @@ class Housekeeper:
                 return
 
     def _show(self) -> None:
+        # This thread also reads the temperature that the ladder goes by: nothing that cannot be shown may end it.
+        try:
+            self.problem = self._shown_now()
+        except Exception as error:
+            self.problem = f"{type(error).__name__}: {error}"
+
+    def _shown_now(self) -> str | None:
+        """Show the present; return the reason where that fails."""
         if self._window is None:
-            return
+            return None
         pictures = self._window.pictures()
         encoded = {} if pictures is None else self._encoded(pictures)
-        self.problem = self._window.writer.write(self._window.status(), encoded)
+        return self._window.writer.write(self._window.status(), encoded)
 
     def _encoded(self, pictures: Pictures) -> dict[str, bytes]:
         """Return those pictures as JPEG that were not shown yet."""

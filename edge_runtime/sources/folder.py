@@ -10,6 +10,7 @@ from edge_runtime.errors import InputError
 from edge_runtime.image_set import IMAGE_SUFFIXES, image_files
 from edge_runtime.preprocess import load_image
 from edge_runtime.sources.frame import FAILED, Frame, Report
+from edge_runtime.text import encodable
 
 
 class FolderSource:
@@ -22,7 +23,7 @@ class FolderSource:
 
         Raises InputError where there are none.
         """
-        self.name = str(path)
+        self.name = encodable(path)
         self.failed = 0
         self._files = list_images(path)
 
@@ -53,12 +54,12 @@ class FolderSource:
 def list_images(path: Path) -> dict[str, Path]:
     """Return frame id -> image file, sorted; raises InputError where there is none."""
     if path.is_file():
-        return {path.name: path}
+        return {encodable(path.name): path}
     try:
-        files = {file.name: file for file in image_files(path)}
+        files = {encodable(file.name): file for file in image_files(path)}
         below = [entry for entry in sorted(path.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
         if not files:
-            files = {f"{folder.name}/{file.name}": file for folder in below for file in image_files(folder)}
+            files = {encodable(file.relative_to(path)): file for folder in below for file in image_files(folder)}
     except OSError as error:
         raise InputError(f"{error.filename or path}: {error.strerror}; check the path and its permissions") from error
     if not files:

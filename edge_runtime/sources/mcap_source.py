@@ -10,6 +10,7 @@ from edge_runtime.errors import InputError
 from edge_runtime.sources.frame import CUT, FAILED, Frame, Report
 from edge_runtime.sources.mcap_images import DECODERS, Decoder
 from edge_runtime.sources.mcap_log import Damage, Entry, McapLog, Topic, reason
+from edge_runtime.text import encodable
 
 
 class McapSource:
@@ -22,7 +23,7 @@ class McapSource:
 
     def __init__(self, path: Path, topic: str | None = None) -> None:
         """Take ``topic``, or the log's only image topic. Raises InputError where there is no such one."""
-        self.name = str(path)
+        self.name = encodable(path)
         self.failed = 0
         self.log = McapLog(path)
         self.topic = choose_topic(self.log, topic)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from edge_runtime.errors import InputError
 from edge_runtime.preprocess import check_size
 from edge_runtime.sources.frame import CUT, FAILED, RESIZED, Frame, Report
 from edge_runtime.sources.opencv import SizeWatch, opencv, read, to_rgb
+from edge_runtime.text import encodable
 
 # Containers estimate how many frames they hold; fewer than this share of it is a file that breaks off.
 COMPLETE = 0.98
+# A frame whose data are no picture at all fails like the end of the file does; so many in a row are the end.
+MOST_DAMAGED = 100
 CLOSING_SECONDS = 1.0
 
 
@@ -23,7 +27,7 @@ class VideoSource:
 
     def __init__(self, path: Path) -> None:
         """Open the file. Raises InputError for one that is no video, or of frames too large to be decoded."""
-        self.name = str(path)
+        self.name = encodable(path)
         self.failed = 0
         self._cv2 = cv2 = opencv("a video file")
         self._reading = threading.Lock()
@@ -43,10 +47,13 @@ class VideoSource:
         number = given = 0
         sizes = SizeWatch()
         while not stopping():
-            with self._reading:
-                found = read(self._cv2, self._capture)
+            damaged, found = self._next()
             if found is None:
                 break
+            if damaged:
+                self.failed += damaged
+                report(FAILED, f"{self.name}: {damaged} frames from {number} on are damaged")
+                number += damaged
             frame_id = str(number)
             number += 1
             arrived, picture = found
@@ -67,6 +74,15 @@ class VideoSource:
         claimed = self._capture.get(self._cv2.CAP_PROP_FRAME_COUNT)
         if number < COMPLETE * claimed - 1:
             report(CUT, f"{self.name} ends after {number} of about {claimed:.0f} frames; it is damaged or incomplete")
+
+    def _next(self) -> tuple[int, tuple[int, Any] | None]:
+        """Return how many damaged frames were passed over, and the frame after them; None at the end of the file."""
+        for damaged in range(MOST_DAMAGED + 1):
+            with self._reading:
+                found = read(self._cv2, self._capture)
+            if found is not None:
+                return damaged, found
+        return 0, None
 
     def __enter__(self) -> VideoSource:
         return self

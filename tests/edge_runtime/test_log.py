@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 from itertools import pairwise
 from pathlib import Path
 
 import apsw
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -485,6 +487,18 @@ def test_places_where_no_log_can_be(tmp_path: Path) -> None:
         open_log(tmp_path / "no" / "folder" / "audit.log")
     with pytest.raises(LogError, match="cannot be opened: Is a directory"):
         open_log(tmp_path)
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    """SQLite takes no such path for writing, JSON no such vehicle; both are said before anything is made."""
+    path = tmp_path / os.fsdecode(b"\xe9.db")
+    with pytest.raises(LogError, match=r"xe9\.db is no name in UTF-8, which SQLite needs; choose another"):
+        AuditLog(path, IDENTITY)
+    with pytest.raises(LogError, match=r"cannot hold the name 'v\\udce9', which is no UTF-8; use another"):
+        AuditLog(tmp_path / "audit.db", msgspec.structs.replace(IDENTITY, vehicle="v\udce9"))
+    assert list(tmp_path.iterdir()) == []
+    fill(tmp_path / "audit.db", 3).rename(path)
+    assert verify(path).ok and len(list(read(path))) == 3
 
 
 def test_a_log_has_one_writer(tmp_path: Path) -> None:

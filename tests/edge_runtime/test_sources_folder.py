@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,21 @@ def test_class_folders_and_a_single_image(tmp_path: Path) -> None:
     (frame,) = read_all(open_source(str(tmp_path / "00000" / "000.png")))
     assert frame.frame_id == "000.png"
     np.testing.assert_array_equal(frame.image, picture(7))
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    """Such names come off old disks; a log and a page hold UTF-8 only."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    image_folder(folder, 1)
+    (folder / "000.png").rename(folder / os.fsdecode(b"sign \xe9.png"))
+    (folder / os.fsdecode(b"bad\xff.png")).write_bytes(b"")
+    source, reports = open_source(str(folder)), Reports()
+    assert [frame.frame_id for frame in read_all(source, reports)] == ["sign \\xe9.png"]
+    assert source.name.endswith("caf\\xe9")
+    assert "bad\\xff.png cannot be read" in reports.of(FAILED)[0]
+    assert [frame.frame_id for frame in read_all(open_source(str(tmp_path)))] == ["caf\\xe9/sign \\xe9.png"]
+    (frame,) = read_all(open_source(str(folder / os.fsdecode(b"sign \xe9.png"))))
+    assert frame.frame_id == "sign \\xe9.png"
 
 
 def test_damaged_files_are_named_counted_and_passed_over(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from edge_runtime import preprocess
 from edge_runtime.errors import InputError
 from edge_runtime.sources import open_source
-from edge_runtime.sources.frame import CUT
+from edge_runtime.sources.frame import CUT, FAILED
 from tests.edge_runtime.source_tools import Reports, is_read, picture, read_all
 
 FRAMES = 20
@@ -77,6 +78,25 @@ def test_a_video_that_breaks_off(tmp_path: Path) -> None:
     assert 5 < len(frames) < 15
     assert reports.names == [CUT]
     assert "frames; it is damaged or incomplete" in reports.of(CUT)[0]
+
+
+def test_damaged_frames_are_counted_and_passed_over(tmp_path: Path) -> None:
+    """A frame that is no JPEG at all fails as the end of the file does; those after it are frames all the same."""
+    path = video(tmp_path / "clip.avi")
+    data = bytearray(path.read_bytes())
+    starts = [found.start() for found in re.finditer(b"\xff\xd8", data)]
+    assert len(starts) == FRAMES
+    for number in (5, 6, 7, 12):
+        data[starts[number] : starts[number + 1] - 8] = bytes(starts[number + 1] - 8 - starts[number])
+    path.write_bytes(data)
+    source, reports = open_source(str(path)), Reports()
+    frames = read_all(source, reports)
+    assert [int(frame.frame_id) for frame in frames] == [0, 1, 2, 3, 4, *range(8, 12), *range(13, FRAMES)]
+    assert source.failed == 4
+    assert reports.events == [
+        (FAILED, f"{path}: 3 frames from 5 on are damaged"),
+        (FAILED, f"{path}: 1 frames from 12 on are damaged"),
+    ]
 
 
 def test_stopping(tmp_path: Path) -> None:

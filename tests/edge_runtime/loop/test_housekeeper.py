@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -95,6 +96,22 @@ def test_a_live_folder_that_fails_is_a_problem_not_an_end(tmp_path: Path) -> Non
         (tmp_path / "live" / "status.json").unlink()
         (tmp_path / "live" / "status.json").mkdir()
     assert keeper.problem is not None
+
+
+def test_what_cannot_be_shown_ends_nothing(tmp_path: Path) -> None:
+    """The ladder goes by the temperature that the same thread reads."""
+
+    def unreadable() -> LiveStatus:
+        return msgspec.structs.replace(status(), source="\udce9.png")  # no JSON can hold it
+
+    sampler, readings = Sampler(), []
+    keeper = Housekeeper(sampler, readings.append, Window(LiveWriter(tmp_path), unreadable, lambda: None))  # type: ignore[arg-type]
+    with keeper:
+        deadline = time.monotonic() + 30
+        while len(readings) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert len(readings) >= 2
+    assert keeper.problem is not None and "UnicodeEncodeError" in keeper.problem
 
 
 @pytest.mark.parametrize(("height", "width"), [(720, 1280), (4000, 30), (10, 10)])
