@@ -6,6 +6,7 @@ names. Coordinates are pixels, ``x1`` and ``y1`` exclusive; fractions are rounde
 
 from __future__ import annotations
 
+import codecs
 import csv
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -134,6 +135,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, Corners]]:
     decoder = msgspec.json.Decoder(_JsonBox)
     with path.open("rb") as file:
         for line, data in enumerate(file, 1):
+            data = data.removeprefix(codecs.BOM_UTF8) if line == 1 else data
             if not data.strip():
                 continue
             try:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -164,9 +165,53 @@ def foxglove_compressed_image() -> Decoder:
     return Decoder(lambda data: load_image(parse(data).data, FRAME_FORMATS), lambda data: foxglove_stamp(parse(data)))
 
 
+class _Time(msgspec.Struct, frozen=True):
+    sec: int
+    nsec: int
+
+
+class _JsonCompressedImage(msgspec.Struct, frozen=True):
+    timestamp: _Time
+    data: bytes  # base64, as Foxglove's JSON schemas have it
+
+
+class _JsonRawImage(msgspec.Struct, frozen=True):
+    timestamp: _Time
+    width: int
+    height: int
+    encoding: str
+    step: int
+    data: bytes
+
+
+def json_stamp(message: _JsonCompressedImage | _JsonRawImage) -> int:
+    """Return the message's time in nanoseconds; 0 means that nobody set it."""
+    return message.timestamp.sec * 1_000_000_000 + message.timestamp.nsec
+
+
+def json_raw_image() -> Decoder:
+    """foxglove.RawImage in JSON."""
+    parse = msgspec.json.Decoder(_JsonRawImage).decode
+
+    def picture(data: bytes) -> Picture:
+        message = parse(data)
+        sizes = message.width, message.height, message.encoding, message.step
+        return raw_picture(Raw(*sizes, big_endian=False, data=message.data))
+
+    return Decoder(picture, lambda data: json_stamp(parse(data)))
+
+
+def json_compressed_image() -> Decoder:
+    """foxglove.CompressedImage in JSON."""
+    parse = msgspec.json.Decoder(_JsonCompressedImage).decode
+    return Decoder(lambda data: load_image(parse(data).data, FRAME_FORMATS), lambda data: json_stamp(parse(data)))
+
+
 DECODERS: dict[Topic, Callable[[], Decoder]] = {
     Topic("sensor_msgs/msg/Image", "cdr"): ros_image,
     Topic("sensor_msgs/msg/CompressedImage", "cdr"): ros_compressed_image,
     Topic("foxglove.CompressedImage", "protobuf"): foxglove_compressed_image,
     Topic("foxglove.RawImage", "protobuf"): foxglove_raw_image,
+    Topic("foxglove.CompressedImage", "json"): json_compressed_image,
+    Topic("foxglove.RawImage", "json"): json_raw_image,
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -71,11 +73,16 @@ class McapSource:
 
 def image_messages(log: McapLog, topic: str, damage: Damage) -> Iterator[tuple[str, Entry]]:
     """Yield the frame id and the message of a topic's images."""
-    previous, repeated = -1, 0
+    known = array("Q")  # ascending: recorders write messages in nearly the order of their times, 8 bytes each
+    repeated: dict[int, int] = {}
     for entry in log.messages(topic, damage):
-        repeated = repeated + 1 if entry.log_time == previous else 0
-        previous = entry.log_time
-        yield f"{topic}@{previous}" + (f"+{repeated}" if repeated else ""), entry
+        moment = entry.log_time
+        place = bisect.bisect_left(known, moment)
+        if place < len(known) and known[place] == moment:
+            repeated[moment] = repeated.get(moment, 0) + 1
+        else:
+            known.insert(place, moment)
+        yield f"{topic}@{moment}" + (f"+{repeated[moment]}" if moment in repeated else ""), entry
 
 
 def choose_topic(log: McapLog, topic: str | None) -> str:
@@ -87,7 +94,7 @@ def choose_topic(log: McapLog, topic: str | None) -> str:
     if topic in images:
         return topic
     if not images:
-        found = ", ".join(f"{name} ({kind.schema or 'no schema'})" for name, kind in topics.items())
+        found = ", ".join(f"{name} ({kind.schema or 'no schema'} in {kind.encoding})" for name, kind in topics.items())
         raise InputError(f"{log.path} holds no image topic that is read; it holds {found or 'no topics'}")
     if topic is None:
         raise InputError(f"{log.path} holds {len(images)} image topics; choose one: {', '.join(images)}")

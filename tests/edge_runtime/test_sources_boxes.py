@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import random
 from pathlib import Path
@@ -39,6 +40,12 @@ def test_every_format_gives_the_same_table(tmp_path: Path, name: str) -> None:
 def test_columns_in_any_order_with_bom_and_crlf(tmp_path: Path) -> None:
     text = b"\xef\xbb\xbfy1,x1,y0,x0,frame\r\n4,3,2,1,7\r\n"
     assert read_boxes(written(tmp_path, text)) == {"7": [Corners(1, 2, 3, 4)]}
+
+
+def test_json_lines_with_bom(tmp_path: Path) -> None:
+    path = tmp_path / "boxes.jsonl"
+    path.write_bytes(codecs.BOM_UTF8 + b'{"frame": "a", "x0": 1, "y0": 2, "x1": 3, "y1": 4}\n')
+    assert read_boxes(path) == {"a": [Corners(1, 2, 3, 4)]}
 
 
 def test_a_video_frame_may_be_a_number(tmp_path: Path) -> None:

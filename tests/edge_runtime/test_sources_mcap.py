@@ -64,6 +64,16 @@ def test_messages_of_the_same_time_stay_apart(tmp_path: Path) -> None:
     assert [frame.frame_id for frame in frames] == [f"/c@{START}{suffix}" for suffix in ("", "+1", "+2")]
 
 
+def test_ids_stay_apart_where_times_go_backwards(tmp_path: Path) -> None:
+    times = [START + offset for offset in (5, 9, 5, 7, 9, 5, 1)]
+    messages = [
+        ("/c", COMPRESSED, moment, ros_compressed(encoded(picture(number)))) for number, moment in enumerate(times)
+    ]
+    frames = read_all(open_source(str(write_ros(tmp_path / "log.mcap", messages))))
+    names = [frame.frame_id.removeprefix(f"/c@{START // 10}") for frame in frames]
+    assert names == ["5", "9", "5+1", "7", "9+1", "5+2", "1"]
+
+
 def two_cameras(path: Path) -> Path:
     return write_ros(
         path,

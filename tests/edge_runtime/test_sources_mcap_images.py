@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,14 @@ import numpy as np
 import pytest
 from foxglove_schemas_protobuf.CompressedImage_pb2 import CompressedImage
 from foxglove_schemas_protobuf.RawImage_pb2 import RawImage
+from mcap.writer import Writer
 from numpy.typing import NDArray
 
 from edge_runtime.errors import InputError
 from edge_runtime.sources.mcap_images import DECODERS, PIXEL_FORMATS, Raw, raw_picture
+from edge_runtime.sources.mcap_log import Topic
 from edge_runtime.sources.mcap_source import open_log
-from tests.edge_runtime.mcap_tools import START, ros_compressed, ros_image, write_protobuf, write_ros
+from tests.edge_runtime.mcap_tools import SECOND, START, ros_compressed, ros_image, write_protobuf, write_ros
 from tests.edge_runtime.source_tools import encoded, picture, read_all
 
 RGB = np.random.default_rng(5).integers(0, 256, (5, 7, 3), np.uint8)
@@ -112,6 +116,38 @@ def test_the_last_row_may_come_without_padding() -> None:
     content = ros_image(RGB, "rgb8", padding=3)
     raw = Raw(7, 5, "rgb8", content["step"], False, content["data"][:-3])
     np.testing.assert_array_equal(raw_picture(raw), RGB)
+
+
+def write_json(path: Path, schema: str, messages: list[dict[str, Any]]) -> Path:
+    """Write messages of one Foxglove schema in JSON on /image, a second apart."""
+    with path.open("wb") as file:
+        writer = Writer(file)
+        writer.start()
+        channel = writer.register_channel("/image", "json", writer.register_schema(schema, "jsonschema", b"{}"))
+        for number, message in enumerate(messages):
+            moment = START + number * SECOND
+            stamp = {"sec": moment // SECOND, "nsec": 7}
+            writer.add_message(channel, moment, json.dumps({"timestamp": stamp, **message}).encode(), moment)
+        writer.finish()
+    return path
+
+
+def test_foxglove_images_in_json(tmp_path: Path) -> None:
+    raw = {"width": 7, "height": 5, "encoding": "rgb8", "step": 21, "data": base64.b64encode(RGB.tobytes()).decode()}
+    coded = {"frame_id": "camera", "format": "png", "data": base64.b64encode(encoded(picture(1), "PNG")).decode()}
+    for schema, message, expected in (
+        ("foxglove.RawImage", raw, RGB),
+        ("foxglove.CompressedImage", coded, picture(1)),
+    ):
+        wrong: list[dict[str, Any]] = [{}, {**message, "data": "?!"}, {**message, "data": 7}]
+        source = open_log(write_json(tmp_path / "log.mcap", schema, [message, *wrong, message]))
+        frames = read_all(source)
+        assert [frame.frame_id for frame in frames] == [f"/image@{START}", f"/image@{START + 4 * SECOND}"]
+        np.testing.assert_array_equal(frames[0].image, expected)
+        assert source.failed == 3
+        assert next(iter(source.log.messages("/image", lambda what, lost: None))).kind == Topic(schema, "json")
+        stamp = {"timestamp": {"sec": 12, "nsec": 34}}
+        assert DECODERS[Topic(schema, "json")]().stamp_ns(json.dumps(message | stamp).encode()) == 12 * SECOND + 34
 
 
 def test_stamps(tmp_path: Path) -> None:
