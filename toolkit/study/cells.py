@@ -24,7 +24,7 @@ from toolkit import adversarial, pruning, recipes
 from toolkit.adversarial import PgdConfig
 from toolkit.data import Dataset
 from toolkit.recipes import TrainConfig
-from toolkit.study.schema import NATURAL, Overrides, Strategy, Study, Subject
+from toolkit.study.schema import NATURAL, Overrides, Strategy, Study, Subject, variant_name
 
 # The modules whose code decides weights, and those whose code decides measurements.
 TRAINING_CODE = (
@@ -86,8 +86,7 @@ class Cell:
 
     @property
     def variant_name(self) -> str:
-        """Strategy and timing, as figures name them: ``natural``, ``l1-post-tuned``."""
-        return self.strategy.name if self.timing == "none" else f"{self.strategy.name}-{self.timing}"
+        return variant_name(self.strategy, self.timing)
 
     @property
     def name(self) -> str:
@@ -96,7 +95,13 @@ class Cell:
 
     @property
     def run_label(self) -> str:
-        return f"{self.name.replace('/', '-')}-{self.run_key[:KEY_LENGTH]}"
+        """What the network is, not what the study calls it: cells with the same network share it by this name."""
+        eps = self.strategy.eps
+        if self.timing == "none":
+            made = "adversarial" if eps else NATURAL
+        else:
+            made = f"{self.strategy.pruning}-{self.timing}" + ("-adversarial" if eps else "")
+        return f"{self.subject.architecture}-{made}-s{self.seed}-{self.run_key[:KEY_LENGTH]}"
 
     @property
     def label(self) -> str:

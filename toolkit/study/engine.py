@@ -28,7 +28,7 @@ from toolkit.pruning.steps import steps_folder
 from toolkit.report.summary import Examples
 from toolkit.study import measure
 from toolkit.study.cells import Cell, ancestors
-from toolkit.study.results import CellResult, read_result, write_result
+from toolkit.study.results import CellResult, read_examples, read_result, write_result
 from toolkit.study.schema import Study
 
 logger = logging.getLogger("toolkit")
@@ -68,8 +68,9 @@ class Workplace:
             workplace.remove_leftovers(folder)
 
     def known(self, cell: Cell) -> CellResult | None:
-        """Return the result of a cell that is done; None for one that is not, or whose file is damaged."""
+        """Return the result of a cell that is done; None for one that is not, or whose files are damaged."""
         try:
+            read_examples(self.result(cell))
             return read_result(self.result(cell))
         except RunError:
             return None
@@ -204,7 +205,7 @@ def make_run(cell: Cell, dataset: Dataset, place: Workplace, view: View) -> Path
     run = place.run(cell)
     partial = runs.partial_folder(run)
     with workplace.held(place.lock(cell.run_label), _waiting(cell, view)):
-        if (run / runs.INFO).is_file():
+        if _whole(run):
             for leftover in (partial, steps_folder(run)):
                 shutil.rmtree(leftover, ignore_errors=True)  # killed between the run's appearance and this
             return run
@@ -222,6 +223,19 @@ def make_run(cell: Cell, dataset: Dataset, place: Workplace, view: View) -> Path
                 logger.warning("the checkpoint cannot be used (%s); training starts over", error)
         _train(cell, dataset, run, parent, report)
     return run
+
+
+def _whole(run: Path) -> bool:
+    """Tell whether a network is there; one that a power cut or a failing disk damaged is removed, to be made again."""
+    if not run.is_dir():
+        return False
+    try:
+        runs.load(run)
+    except RunError as error:
+        logger.warning("the network cannot be used (%s); it is made again", error)
+        shutil.rmtree(run)
+        return False
+    return True
 
 
 def _waiting(cell: Cell, view: View) -> Callable[[], None]:

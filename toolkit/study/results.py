@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from edge_runtime.variant import Variant
 from toolkit.report.summary import Examples
 
 FORMAT = 1
+DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What numpy raises for a file of arrays that is not whole."""
 
 
 class Road(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -119,16 +123,21 @@ def read_result(path: Path) -> CellResult:
 
 
 def read_examples(path: Path) -> Examples | None:
-    """Read the examples beside the result ``path``, or None where it has none."""
+    """Read the examples beside the result ``path``, or None where it has none; raises RunError for damaged ones."""
     beside = path.with_suffix(".npz")
     if not beside.is_file():
         return None
-    with np.load(beside) as arrays:
-        return Examples(
-            images=arrays["images"],
-            saliency={
-                name.removeprefix("saliency_"): arrays[name] for name in arrays.files if name.startswith("saliency_")
-            },
-            labels=tuple(arrays["labels"].tolist()),
-            predicted=tuple(arrays["predicted"].tolist()),
-        )
+    try:
+        with np.load(beside) as arrays:
+            return Examples(
+                images=arrays["images"],
+                saliency={
+                    name.removeprefix("saliency_"): arrays[name]
+                    for name in arrays.files
+                    if name.startswith("saliency_")
+                },
+                labels=tuple(arrays["labels"].tolist()),
+                predicted=tuple(arrays["predicted"].tolist()),
+            )
+    except DAMAGED as error:
+        raise RunError(f"{beside} cannot be read ({error}); delete {path}, and the study measures it again") from error

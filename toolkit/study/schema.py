@@ -105,8 +105,14 @@ class Strategy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 UNPRUNED = Strategy(name="")
+MAX_NAME = 64  # of a subject or strategy: cells name files after both
 PRUNING_OPTIONS = ("importance", "scope", "target", "round_to", "steps")
 PRUNING_KEYS = ("timing", "parent", "amount", *PRUNING_OPTIONS)
+
+
+def variant_name(strategy: Strategy, timing: str) -> str:
+    """Return strategy and timing as cells and figures name them: ``natural``, ``l1-post-tuned``."""
+    return strategy.name if timing == "none" else f"{strategy.name}-{timing}"
 
 
 class Evaluation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -274,9 +280,32 @@ def _check_names(file: TomlFile, study: Study) -> None:
                 raise file.error((key, index, "name"), f"name {name!r} stands twice")
             if not name or not all(character.isalnum() or character in "-_.+" for character in name):
                 raise file.error((key, index, "name"), f"name {name!r} may hold letters, digits and -_.+ only")
+            if len(name) > MAX_NAME:
+                raise file.error(
+                    (key, index, "name"), f"name {name!r} has {len(name)} characters; {MAX_NAME} are the most"
+                )
+    _check_variants(file, study)
+    explainers = study.evaluation.explainers
+    if len(set(explainers)) < len(explainers):
+        raise file.error(("evaluation", "explainers"), f"explainers {list(explainers)} repeat one")
     levels = study.evaluation.road
     if any(low >= high for low, high in itertools.pairwise(levels)):
         raise file.error(("evaluation", "road"), f"road {list(levels)} does not ascend")
+
+
+def _check_variants(file: TomlFile, study: Study) -> None:
+    """Refuse repeated timings, and strategies whose cells would have the same name."""
+    owners: dict[str, str] = {}
+    for index, strategy in enumerate(study.strategies):
+        if len(set(strategy.timing)) < len(strategy.timing):
+            raise file.error(("strategies", index, "timing"), f"timing {list(strategy.timing)} repeats one")
+        for variant in [variant_name(strategy, timing) for timing in strategy.timing or ("none",)]:
+            if variant in owners:
+                raise file.error(
+                    ("strategies", index, "name"),
+                    f"strategies {owners[variant]!r} and {strategy.name!r} both make {variant!r}; rename one",
+                )
+            owners[variant] = strategy.name
 
 
 def _check_strategy(file: TomlFile, study: Study, index: int, strategy: Strategy) -> None:
@@ -301,6 +330,11 @@ def _check_strategy(file: TomlFile, study: Study, index: int, strategy: Strategy
     if strategy.eps and "post" in strategy.timing:
         raise file.error(
             (*where, "eps"), f"eps of strategy {strategy.name!r} is idle with timing 'post', which trains nothing"
+        )
+    if strategy.parent and set(strategy.timing) == {"pre"}:
+        raise file.error(
+            (*where, "parent"),
+            f"parent of strategy {strategy.name!r} is idle with timing 'pre', which starts from random weights",
         )
     if not pruned or set(strategy.timing) == {"pre"}:
         return

@@ -55,7 +55,7 @@ class TomlFile:
 def read_toml(path: Path) -> TomlFile:
     """Read a TOML file; raises InputError where it cannot be read or is no TOML."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows begin files with a mark
         return TomlFile(path, tomllib.loads(text), _lines(text))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}; give a TOML file") from error

@@ -135,6 +135,14 @@ def test_the_natural_network_is_shared(finished: Path) -> None:
     assert "epoch 1 of 1" in log and "of 2" not in log
 
 
+def test_the_same_network_under_another_name_is_shared(tmp_path: Path) -> None:
+    twins = (Strategy(name="natural"), Strategy(name="baseline", eps=0.0))
+    outcome, _ = start(tmp_path, msgspec.structs.replace(STUDY, strategies=twins))
+    assert set(outcome.results) == {"squares/natural/s0", "squares/baseline/s0"}
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+    assert "epoch" not in (tmp_path / "logs" / "squares-baseline-s0.log").read_text()
+
+
 def test_a_cell_in_steps_goes_on_and_leaves_nothing_behind(tmp_path: Path) -> None:
     stepped = Strategy(name="steps", pruning="channel", timing=("post-tuned",), importance="taylor", steps=2)
     study = msgspec.structs.replace(
@@ -173,6 +181,36 @@ def test_a_damaged_result_is_measured_again(tmp_path: Path) -> None:
     again = msgspec.json.decode(path.read_bytes())
     assert {**again, "seconds": None} == {**whole, "seconds": None}
     assert before.results.keys() == after.results.keys()
+
+
+@pytest.mark.parametrize("content", [b"junk", b"", b"PK\x03\x04 torn"])
+def test_damaged_examples_are_measured_again(finished: Path, content: bytes) -> None:
+    natural = cells.plan(STUDY, {"squares": DATASET}, "cpu")[0]
+    path = Workplace(finished).result(natural).with_suffix(".npz")
+    whole = path.read_bytes()
+    path.write_bytes(content)
+    outcome, events = start(finished)
+    assert events == [("started", "squares/natural/s0"), ("done", "squares/natural/s0")]
+    assert len(outcome.results) == 4 and path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", [runs.WEIGHTS, runs.INFO])
+def test_a_damaged_network_is_made_again(tmp_path: Path, name: str) -> None:
+    """As a power cut leaves it: there by name, without its content."""
+    study = msgspec.structs.replace(STUDY, strategies=STUDY.strategies[:2])
+    start(tmp_path, study)
+    run = next((tmp_path / "runs").glob("*natural*"))
+    whole = (run / runs.WEIGHTS).read_bytes()
+    (run / name).write_bytes(b"")
+    for path in tmp_path.glob("cells/*l1-post-s0*"):
+        path.unlink()
+    for path in tmp_path.glob("runs/*l1-post-s0*/*"):
+        path.unlink()
+    outcome, events = start(tmp_path, study)
+    assert not outcome.failures and [name for _, name in events] == ["squares/l1-post/s0"] * 2
+    assert (run / runs.WEIGHTS).read_bytes() == whole
+    notes = " ".join(outcome.results["squares/l1-post/s0"].notes)
+    assert "is damaged" in notes and "made again" in notes
 
 
 def test_a_diverging_cell_fails_with_its_epoch_and_the_rest_goes_on(tmp_path: Path) -> None:

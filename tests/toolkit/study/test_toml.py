@@ -59,3 +59,9 @@ def test_unreadable_files(tmp_path: Path, content: bytes | None, words: str) -> 
         path.write_bytes(content)
     with pytest.raises(InputError, match=words):
         read_toml(path)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "windows.toml"
+    path.write_text(TEXT, encoding="utf-8-sig")
+    assert read_toml(path).values["title"] == "x"
