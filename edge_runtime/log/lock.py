@@ -17,6 +17,7 @@ class WriterLock:
     """Creates the file where there is none and holds its lock until ``release``. Raises LogError when it is taken."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         is_new = not path.exists()
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -34,6 +35,14 @@ class WriterLock:
         except OSError as error:
             os.close(self._descriptor)
             raise LogError(f"{path} cannot be locked: {error.strerror}; choose a file on a local disk") from error
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the path still names the locked file: one that was removed takes every write, and keeps none."""
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._descriptor))
+        except OSError:
+            return False
 
     def release(self) -> None:
         """Give the lock back. Only after SQLite has closed the file, for closing drops SQLite's locks as well."""

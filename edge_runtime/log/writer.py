@@ -152,6 +152,8 @@ class AuditLog:
     def _commit(self) -> int:
         with self._commit_lock:
             try:
+                if not self._lock.in_place:
+                    raise LogError("the file was moved or removed while it was written; put it back, or start anew")
                 while self._fill_hand() or self._buffer.losses(""):
                     self._store_batch()
                 if self._store is not None:
@@ -169,6 +171,7 @@ class AuditLog:
             return
         self._closed = True
         self._commit()
+        gone = not self._lock.in_place
         try:
             self._finish()
         finally:
@@ -177,7 +180,7 @@ class AuditLog:
             self._anchor_file.close()
             self._lock.release()
         status = self.status
-        if status.pending:
+        if status.pending or gone:
             raise LogError(f"{self.path}: {status.pending} records could not be stored at the end: {status.error}")
 
     def _fail(self, reason: str) -> None:

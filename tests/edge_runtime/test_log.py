@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -499,6 +500,26 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     fill(tmp_path / "audit.db", 3).rename(path)
     assert verify(path).ok and len(list(read(path))) == 3
+
+
+def test_a_file_that_is_removed_takes_no_more_records(tmp_path: Path) -> None:
+    """Such a file takes every write and keeps none; one that was moved is written again once it is back."""
+    folder, away = tmp_path / "logs", tmp_path / "away"
+    folder.mkdir()
+    log = open_log(folder / "audit.log")
+    log.append(frame(1))
+    assert log.commit() == 1
+    folder.rename(away)
+    log.append(frame(2))
+    assert log.commit() == 1
+    assert log.status.pending == 1
+    assert log.status.error == "the file was moved or removed while it was written; put it back, or start anew"
+    away.rename(folder)
+    assert log.commit() == 2 and log.status.error is None
+    shutil.rmtree(folder)
+    with pytest.raises(LogError, match="records could not be stored at the end: the file was moved or removed"):
+        log.close()
+    assert not folder.exists()
 
 
 def test_a_log_has_one_writer(tmp_path: Path) -> None:
