@@ -152,10 +152,15 @@ async def login(request: Request, token: Token, secure: bool) -> Response:
 
 
 async def short_body(request: Request) -> bytes:
-    """Return the body, or nothing where it is longer than any form of ours."""
+    """Return the body, or nothing where it is longer than any form of ours or breaks off."""
+    from starlette.requests import ClientDisconnect
+
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_FORM_BYTES:
-            return b""
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > MAX_FORM_BYTES:
+                return b""
+    except ClientDisconnect:
+        return b""
     return body

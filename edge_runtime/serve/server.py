@@ -62,8 +62,11 @@ def web_server(app: Guard, **settings: Any) -> uvicorn.Server:
     """Return uvicorn around the application; ``settings`` are its own."""
     import uvicorn
 
+    from edge_runtime.serve.connections import Connection
+
     config = uvicorn.Config(
         app,
+        http=Connection,
         access_log=False,
         lifespan="off",
         limit_concurrency=MAX_CONNECTIONS,
