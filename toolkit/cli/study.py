@@ -73,17 +73,18 @@ def study(study: str, out: Path, data: tuple[str, ...], only: tuple[str, ...], *
     if options["dry_run"]:
         show_plan(chosen, states, estimates)
         return
-    with watching(chosen, states, estimates) as view:
+    with watching(chosen, states, estimates) as view, engine.resumable(place):
         outcome = run_cells(wanted, chosen, datasets, out, view, workers)
     for name, reason in outcome.failures.items():
         click.echo(f"roadworthy: failed: {name}: {reason}", err=True)
-    for cell in chosen if events else ():
-        if history := runs.load_history(place.run(cell)):  # what is only pruned has none
-            tensorboard.write_events(out / "tensorboard" / cell.name, history)
-    # Also what an earlier start with another --only has made.
-    results = page.known_results(everything, place)
-    paths = {cell.name: place.result(cell) for cell in everything}
-    report = page.write_all(wanted, results, outcome.failures, paths, out)
+    with engine.resumable(place):
+        for cell in chosen if events else ():
+            if history := runs.load_history(place.run(cell)):  # what is only pruned has none
+                tensorboard.write_events(out / "tensorboard" / cell.name, history)
+        # Also what an earlier start with another --only has made.
+        results = page.known_results(everything, place)
+        paths = {cell.name: place.result(cell) for cell in everything}
+        report = page.write_all(wanted, results, outcome.failures, paths, out)
     click.echo(f"{len(outcome.results)} of {len(chosen)} cells done; report: {report}")
     if outcome.failures:
         raise click.exceptions.Exit(FAILED)

@@ -141,6 +141,19 @@ def alone(place: Workplace) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def resumable(place: Workplace) -> Iterator[None]:
+    """Turn a full disk into StudyStoppedError, which says how to go on."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, StudyStoppedError) or not workplace.disk_full(error):
+            raise
+        raise StudyStoppedError(
+            f"the disk is full ({place.root}); make room and start the same command again to go on"
+        ) from error
+
+
 def settled(cell: Cell, place: Workplace, outcome: Outcome, view: View) -> bool:
     """Enter a cell that is done already, or that an ancestor's failure leaves out; tell whether it was one."""
     if (known := place.known(cell)) is not None:

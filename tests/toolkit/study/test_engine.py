@@ -374,6 +374,26 @@ def check_page(out: Path) -> None:
     assert (out / "figures" / "road_tiny_post-tuned_vg.png").is_file()
 
 
+def test_a_disk_that_is_full_when_the_report_is_written(
+    roadworthy: Roadworthy, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("study", tiny, "--out", tmp_path / "out", "--device", "cpu", "--only", "*/natural/s0")
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if "report.html" in path.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    code, _, error = roadworthy(*command)
+    last = error.splitlines()[-1]
+    assert code != 0 and "the disk is full" in last and last.endswith("start the same command again to go on")
+    monkeypatch.undo()
+    code, said, _ = roadworthy(*command)
+    assert code == 0 and said.startswith("1 of 1 cells done")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_rendered_study_to_its_end(roadworthy: Roadworthy, tmp_path: Path) -> None:
