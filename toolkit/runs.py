@@ -12,6 +12,8 @@ A run appears under its own name only when it is complete.
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -29,6 +31,8 @@ from edge_runtime.manifest import InputSpec
 from edge_runtime.variant import Variant
 from toolkit import models, structure
 from toolkit.pruning.masks import make_permanent
+
+logger = logging.getLogger("toolkit")
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -108,6 +112,19 @@ def load(folder: str | PathLike[str]) -> tuple[nn.Module, RunInfo]:
         reason = " ".join(str(error).split())
         raise RunError(f"{folder}: {WEIGHTS} and {INFO} do not fit together ({reason[:200]}); train again") from error
     return model.eval(), info
+
+
+def is_made(folder: Path) -> bool:
+    """Tell whether a run is there. One that a power cut or a failing disk damaged is removed, to be made again."""
+    if not folder.is_dir():
+        return False
+    try:
+        load(folder)
+    except RunError as error:
+        logger.warning("the network cannot be used (%s); it is made again", error)
+        shutil.rmtree(folder)
+        return False
+    return True
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

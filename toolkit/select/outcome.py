@@ -23,7 +23,7 @@ from toolkit.select.pareto import pareto
 from toolkit.select.recommend import Choice
 from toolkit.select.space import BASELINE, Candidate
 from toolkit.select.store import Identity, Store, Trial, write_json
-from toolkit.select.trial import Setup, Step
+from toolkit.select.trial import Setup, Step, make_run
 
 FORMAT = 1
 
@@ -123,6 +123,7 @@ def recommended_bundle(judged: Judged, store: Store, setup: Setup, whole: Datase
     known = _known_test(chosen, store)
     if known is not None:
         return known
+    make_run(chosen, baseline, setup, step)
     step("exporting the recommended bundle", 0.0)
     how = setup.measuring
     path = pipeline.export(chosen.run, store.recommended, pipeline.Audited(whole, how.images), force=True)

@@ -91,7 +91,7 @@ def run_search(
         records[baseline.number] = run_trial(baseline, baseline, setup, view, make, records)
         require_measured(records[baseline.number])
     else:
-        restore_bundle(baseline, setup)
+        restore_bundle(baseline, setup, view.step)
     proposed = proposals(store.journal, search.space, search.limits, search.identity.seed)
     while True:
         proposed.learn(list(records.values()), by_number(records))
@@ -126,10 +126,12 @@ def confirm(search: Search, setup: Setup, store: Store, view: View, records: lis
 
 def timed_again(trial: Trial, baseline: Trial, setup: Setup, measures: Measures, step: Step) -> Measures:
     """Return ``measures`` with a fresh latency; the bundle is exported anew for that."""
+    beside = restore_bundle(baseline, setup, step)
+    trials.make_run(trial, baseline, setup, step)
     step("exporting", 0.0)
     bundle = trials.export(trial, setup)
     try:
-        return trials.timed_again(bundle, restore_bundle(baseline, setup), setup, measures, step)
+        return trials.timed_again(bundle, beside, setup, measures, step)
     finally:
         shutil.rmtree(trial.bundle, ignore_errors=True)
 
@@ -215,8 +217,9 @@ def make_and_measure(trial: Trial, baseline: Trial, setup: Setup, step: Step) ->
             shutil.rmtree(trial.bundle, ignore_errors=True)
 
 
-def restore_bundle(baseline: Trial, setup: Setup) -> Bundle:
-    """Return the bundle of the measured baseline, exported anew where it was damaged or deleted."""
+def restore_bundle(baseline: Trial, setup: Setup, step: Step) -> Bundle:
+    """Return the bundle of the measured baseline; that and the network are made anew where damaged or deleted."""
+    trials.make_run(baseline, baseline, setup, step)
     try:
         return open_bundle(baseline.bundle)
     except BundleError:

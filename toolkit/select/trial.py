@@ -76,9 +76,12 @@ def without_test(dataset: Dataset) -> Dataset:
 
 
 def make_run(trial: Trial, baseline: Trial, setup: Setup, step: Step) -> None:
-    """Train or prune the candidate's network into ``trial.run``, from its last checkpoint where there is one."""
+    """Train or prune the candidate's network into ``trial.run``, from its last checkpoint where there is one.
+
+    A network that is there already stays, unless it is damaged.
+    """
     partial = runs.partial_folder(trial.run)
-    if (trial.run / runs.INFO).is_file():
+    if runs.is_made(trial.run):
         shutil.rmtree(partial, ignore_errors=True)  # killed between the run's appearance and this
         return
     report = _training_report(step)

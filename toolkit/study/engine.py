@@ -218,7 +218,7 @@ def make_run(cell: Cell, dataset: Dataset, place: Workplace, view: View) -> Path
     run = place.run(cell)
     partial = runs.partial_folder(run)
     with workplace.held(place.lock(cell.run_label), _waiting(cell, view)):
-        if _whole(run):
+        if runs.is_made(run):
             for leftover in (partial, steps_folder(run)):
                 shutil.rmtree(leftover, ignore_errors=True)  # killed between the run's appearance and this
             return run
@@ -236,19 +236,6 @@ def make_run(cell: Cell, dataset: Dataset, place: Workplace, view: View) -> Path
                 logger.warning("the checkpoint cannot be used (%s); training starts over", error)
         _train(cell, dataset, run, parent, report)
     return run
-
-
-def _whole(run: Path) -> bool:
-    """Tell whether a network is there; one that a power cut or a failing disk damaged is removed, to be made again."""
-    if not run.is_dir():
-        return False
-    try:
-        runs.load(run)
-    except RunError as error:
-        logger.warning("the network cannot be used (%s); it is made again", error)
-        shutil.rmtree(run)
-        return False
-    return True
 
 
 def _waiting(cell: Cell, view: View) -> Callable[[], None]:

@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 @pytest.fixture(autouse=True)
 def no_bundles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Formulae leave no bundle of the unpruned network behind."""
-    monkeypatch.setattr(search, "restore_bundle", lambda baseline, setup: None)
+    monkeypatch.setattr(search, "restore_bundle", lambda *ignored: None)
 
 
 def slugs(out: Path) -> list[str]:
@@ -82,7 +82,7 @@ def test_kill_9_anywhere_loses_nothing(tmp_path: Path) -> None:
     script = (
         "import sys, time\nfrom pathlib import Path\nfrom tests.toolkit.select import synthetic\n"
         "from toolkit.select import search\n"
-        "search.restore_bundle = lambda baseline, setup: None\n"
+        "search.restore_bundle = lambda *ignored: None\n"
         "class Slow(synthetic.Formula):\n"
         "    def __call__(self, trial, *rest):\n"
         "        with open(sys.argv[1] + '.begun', 'a') as file:\n            print(trial.number, file=file)\n"

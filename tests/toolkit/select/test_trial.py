@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,10 @@ import pytest
 from edge_runtime.errors import DataError, RunError
 from tests.toolkit.select.synthetic import SETUP
 from tests.toolkit.squares import DATASET
-from toolkit.select import trial
+from toolkit import runs
+from toolkit.select import search, trial
+from toolkit.select.space import BASELINE, Candidate
+from toolkit.select.store import Store
 
 
 def test_without_test_images_validation_is_what_is_held_out() -> None:
@@ -73,3 +77,20 @@ def test_what_is_as_large_as_before_was_not_pruned() -> None:
         trial.require_pruned(bundle(100, 100), whole)
     trial.require_pruned(bundle(60, 60), whole)
     trial.require_pruned(bundle(100, 80), whole)
+
+
+@pytest.mark.parametrize("name", [runs.WEIGHTS, runs.INFO])
+def test_a_damaged_network_is_made_again(tmp_path: Path, name: str) -> None:
+    """As a power cut leaves it: there by name, without its content."""
+    store = Store(tmp_path)
+    baseline = store.begin(0, BASELINE)
+    pruned = store.begin(1, Candidate(method="l1", percent=20, timing="post", fine_tune=0))
+    for each in (baseline, pruned):
+        trial.make_run(each, baseline, SETUP, lambda doing, done: None)
+    files = [each.run / runs.WEIGHTS for each in (baseline, pruned)]
+    whole = [file.read_bytes() for file in files]
+    for each in (baseline, pruned):
+        (each.run / name).write_bytes(b"")
+    search.restore_bundle(baseline, SETUP, lambda doing, done: None)
+    trial.make_run(pruned, baseline, SETUP, lambda doing, done: None)
+    assert [file.read_bytes() for file in files] == whole
