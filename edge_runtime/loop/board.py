@@ -52,23 +52,29 @@ class Stage:
 
 @dataclass
 class Curve:
-    """A measure over time: means over SERIES_SECONDS, None where no value was defined."""
+    """A measure over time: means over SERIES_SECONDS, None where no value was defined.
+
+    The newest point may still grow, so that a value is seen at once: ROAD's come all together, minutes apart.
+    """
 
     baseline: float | None
     _points: deque[tuple[float, float | None]] = field(default_factory=lambda: deque(maxlen=SERIES_POINTS))
     _gathered: list[float] = field(default_factory=list)
-    _since: float | None = None
+    _since: float = -np.inf  # of the steady clock: the other may be set back by hours
 
     def add(self, value: float) -> None:
         """Enter a value; NaN is undefined."""
-        now = time.time()
-        self._since = self._since or now
+        now = time.monotonic()
+        begins = now - self._since >= SERIES_SECONDS
+        if begins:
+            self._since, self._gathered = now, []
         if np.isfinite(value):
             self._gathered.append(float(value))
-        if now - self._since >= SERIES_SECONDS:
-            mean = float(np.mean(self._gathered)) if self._gathered else None
-            self._points.append((now, mean))
-            self._gathered, self._since = [], None
+        point = (time.time(), float(np.mean(self._gathered)) if self._gathered else None)
+        if begins:
+            self._points.append(point)
+        else:
+            self._points[-1] = point
 
     def series(self) -> Series:
         """Return the points so far."""

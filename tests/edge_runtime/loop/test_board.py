@@ -38,27 +38,52 @@ def test_latency_and_samples_by_stage() -> None:
     assert board.samples("never").size == 0
 
 
+class Clock:
+    """Both clocks, ``seconds`` after the start; the wall clock ``set_by`` more."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seconds = self.set_by = 0.0
+        monkeypatch.setattr(board_module.time, "monotonic", lambda: 50.0 + self.seconds)
+        monkeypatch.setattr(board_module.time, "time", lambda: 1000.0 + self.seconds + self.set_by)
+
+
 def test_series_are_means_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(board_module.time, "time", lambda: now[0])
-    board = Board()
-    for second, value in ((0, 1.0), (0.5, 3.0), (1, np.nan), (2, 5.0), (3, np.nan), (4, np.nan), (5, np.nan), (6, 7.0)):
-        now[0] = 1000.0 + second
+    clock, board = Clock(monkeypatch), Board()
+    for second, value in ((0, 1.0), (0.5, 3.0), (0.9, np.nan), (1, 5.0), (2, np.nan), (2.5, np.nan), (6, 7.0)):
+        clock.seconds = second
         board.measured("gini vg", value, (0.25, 0.75))
     found = board.series("gini")
     assert set(found) == {"vg"}
     assert found["vg"].baseline == 0.5
-    assert found["vg"].values == (2.0, 5.0, None)
-    assert found["vg"].wall == (1001.0, 1003.0, 1005.0)
+    assert found["vg"].values == (2.0, 5.0, None, 7.0)
+    assert found["vg"].wall == (1000.9, 1001.0, 1002.5, 1006.0)
     assert board.series("road") == {}
 
 
+def test_values_that_come_together_and_rarely_are_shown_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ROAD's do; those of the next window are a point of their own."""
+    clock, board = Clock(monkeypatch), Board()
+    for window in range(3):
+        clock.seconds = 300.0 * window
+        for image in range(8):
+            board.measured("road vg", window + image / 7)
+        found = board.series("road")["vg"]
+        assert found.values == tuple(number + 0.5 for number in range(window + 1))
+        assert found.wall[-1] == 1000.0 + clock.seconds
+
+
+def test_a_clock_that_is_set_back_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, board = Clock(monkeypatch), Board()
+    for second in range(6):
+        clock.seconds, clock.set_by = float(second), -3600.0 if second > 2 else 0.0
+        board.measured("confidence", float(second))
+    assert board.series("confidence")[""].values == (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
+
+
 def test_series_and_events_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(board_module.time, "time", lambda: now[0])
-    board = Board()
+    clock, board = Clock(monkeypatch), Board()
     for _ in range(2 * SERIES_POINTS + 10):
-        now[0] += 2.0
+        clock.seconds += 2.0
         board.measured("confidence", 0.5)
         board.happened("something", "happened")
     assert len(board.series("confidence")[""].values) <= SERIES_POINTS
