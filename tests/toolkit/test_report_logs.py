@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from pathlib import Path
@@ -152,9 +153,10 @@ def another_table(log: Path, bad: Path) -> None:
         (another_table, "has no column bundle, bundle_digest, kind, sequence, wall_ns"),
     ],
 )
-def test_a_bad_log_is_named_with_a_reason(make: object, reason: str, log: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [".log", ".db"])
+def test_a_bad_log_is_named_with_a_reason(make: object, reason: str, ending: str, log: Path, tmp_path: Path) -> None:
     assert callable(make)
-    bad = tmp_path / ("bad.parquet" if make in (cut_export, flipped_export, another_table) else "bad.log")
+    bad = tmp_path / ("bad.parquet" if make in (cut_export, flipped_export, another_table) else f"bad{ending}")
     make(log, bad)
     logs, _ = split([tmp_path])
     assert logs == [bad], "also in a folder it is not passed over"
@@ -167,6 +169,24 @@ def test_a_bad_log_is_named_with_a_reason(make: object, reason: str, log: Path, 
     assert re.search(reason, problem.reason), problem.reason
     assert str(bad) not in problem.reason
     assert "\n" not in problem.reason
+
+
+def test_pipes_are_not_waited_for(log: Path, tmp_path: Path) -> None:
+    """A pipe without a writer would be waited for without end."""
+    os.mkfifo(tmp_path / "pipe.log")
+    shutil.copy(log, tmp_path / "car.log")
+    assert split([tmp_path])[0] == [tmp_path / "car.log"]
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    """A page and a table hold UTF-8 only."""
+    write_log(tmp_path / "a.log", None, 1, frames=2).rename(tmp_path / os.fsdecode(b"caf\xe9.log"))
+    (tmp_path / os.fsdecode(b"bad\xe9.log")).write_bytes(b"")
+    (tmp_path / "car.log").write_bytes((tmp_path / os.fsdecode(b"caf\xe9.log")).read_bytes())
+    found = gather(split([tmp_path])[0], scratch(tmp_path))
+    told = [*(file.label for file in found.files), *(problem.name + problem.reason for problem in found.problems)]
+    assert any("caf\\xe9" in text for text in told) and any("bad\\xe9.log" in text for text in told)
+    "".join(told).encode()
 
 
 def test_labels_are_paths_below_what_all_share(log: Path, tmp_path: Path) -> None:

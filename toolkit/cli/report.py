@@ -45,7 +45,7 @@ def report(sources: tuple[Path, ...], out: Path, title: str, force: bool) -> Non
         with bars() as progress:
             fleet = read_fleet(logs, found.summaries, others, stages_report(progress))
         for problem in fleet.problems:
-            click.echo(f"roadworthy: warning: {problem.path} is left out: {problem.reason}", err=True)
+            click.echo(f"roadworthy: warning: {problem.name} is left out: {problem.reason}", err=True)
     with new_folder(out, marker=PAGE, force=force) as folder:
         write_files(folder, found.summaries, title, found.notes, fleet)
     click.echo(out / PAGE)

@@ -70,7 +70,7 @@ def read_fleet(
         found = gather(logs, scratch, progress)
         if not found.files:
             first = found.problems[0]
-            raise DataError(f"none of {len(logs)} logs can be used; {first.path}: {first.reason}")
+            raise DataError(f"none of {len(logs)} logs can be used; {first.name}: {first.reason}")
         with FleetTable(found.files, scratch) as table:
             return Fleet(
                 vehicles(table),

@@ -180,7 +180,7 @@ def fleet_files(fleet: Fleet) -> dict[str, str]:
             ["time", "vehicle", "event", "message"],
             ([moment(e.wall_ns), e.vehicle, e.name, e.message] for e in fleet.events),
         ),
-        "left_out.csv": csv_text(["log", "reason"], ([str(p.path), p.reason] for p in fleet.problems)),
+        "left_out.csv": csv_text(["log", "reason"], ([p.name, p.reason] for p in fleet.problems)),
     }
 
 

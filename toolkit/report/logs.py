@@ -18,11 +18,13 @@ from edge_runtime.log.export import LOG_ID, Source, write_parquet
 from edge_runtime.log.snapshot import open_snapshot, wal_header
 from edge_runtime.log.store import APPLICATION_ID
 from edge_runtime.log.verification import verify
+from edge_runtime.text import encodable
 
 SQLITE, PARQUET = b"SQLite format 3\0", b"PAR1"
 APPLICATION_ID_AT = slice(68, 72)  # of a SQLite file
 # In a folder these are meant to be logs whatever they begin with; a damaged one must be named, not passed over.
 LOG_ENDINGS = (".log", ".parquet")
+DATABASE_ENDING = ".db"  # as well, unless it is a whole database of another program
 NEEDED = {"sequence", "kind", "wall_ns", "bundle", "bundle_digest"}
 ROWS_AT_ONCE = 1 << 16
 
@@ -39,6 +41,11 @@ class Problem:
 
     path: Path
     reason: str
+
+    @property
+    def name(self) -> str:
+        """The path as text that any page can hold."""
+        return encodable(self.path)
 
 
 @dataclass(frozen=True)
@@ -81,33 +88,49 @@ def split(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     others: list[Path] = []
     for path in paths:
         if path.is_dir():
-            logs += [file for file in walk(path) if kind_of(file) or file.name.endswith(LOG_ENDINGS)]
+            logs += [file for file in walk(path) if is_meant(file)]
             others.append(path)
-        elif path.is_file() and (kind_of(path) or path.name.endswith(LOG_ENDINGS)):
+        elif path.is_file() and is_meant(path):
             logs.append(path)
         else:
             others.append(path)
     return list(dict.fromkeys(logs)), others
 
 
+def is_meant(path: Path) -> bool:
+    """Return whether a file is a log, or its name says that it was one."""
+    if path.name.endswith(LOG_ENDINGS) or kind_of(path):
+        return True
+    return path.name.endswith(DATABASE_ENDING) and first_bytes(path)[: len(SQLITE)] != SQLITE
+
+
 def walk(folder: Path) -> Iterator[Path]:
-    """Yield every file below a folder, in order."""
+    """Yield every file below a folder, in order; pipes and devices, which would be waited for, are none."""
     for base, folders, names in os.walk(folder):
         folders.sort()
-        yield from (Path(base) / name for name in sorted(names))
+        paths = (Path(base) / name for name in sorted(names))
+        yield from (path for path in paths if path.is_file() or not path.exists())
 
 
 def kind_of(path: Path) -> str | None:
     """Return "log" or "parquet" by a file's first bytes, None for anything else, other databases included."""
+    start = first_bytes(path)
+    if not start.startswith(SQLITE):
+        return "parquet" if start.startswith(PARQUET) else None
     try:
-        with path.open("rb") as file:
-            start = file.read(100)
-        if start.startswith(SQLITE):
-            ours = start[APPLICATION_ID_AT] == APPLICATION_ID.to_bytes(4, "big") or wal_header(path) is not None
-            return "log" if ours else None
+        ours = start[APPLICATION_ID_AT] == APPLICATION_ID.to_bytes(4, "big") or wal_header(path) is not None
     except OSError:
         return None
-    return "parquet" if start.startswith(PARQUET) else None
+    return "log" if ours else None
+
+
+def first_bytes(path: Path) -> bytes:
+    """Return what tells a file's kind; nothing where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(100)
+    except OSError:
+        return b""
 
 
 def gather(paths: Sequence[Path], folder: Path, progress: Progress = quiet) -> Logs:
@@ -131,7 +154,9 @@ def gather(paths: Sequence[Path], folder: Path, progress: Progress = quiet) -> L
             continue
         longer, shorter = sorted((rival, found), key=lambda file: -file.last_sequence)
         whole[key] = longer
-        problems.append(Problem(shorter.path, f"the same log as {longer.path}, which goes as far or further"))
+        problems.append(
+            Problem(shorter.path, f"the same log as {encodable(longer.path)}, which goes as far or further")
+        )
     files: list[LogFile] = []
     labels = label(whole.values())
     for number, found in enumerate(whole.values()):
@@ -148,7 +173,7 @@ def gather(paths: Sequence[Path], folder: Path, progress: Progress = quiet) -> L
 def reason_of(error: Exception, path: Path) -> str:
     """Return an error's text without the path, which stands beside it."""
     text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-    return " ".join(text.removeprefix(f"{path}: ").removeprefix(f"{path} ").split())
+    return encodable(" ".join(text.removeprefix(f"{path}: ").removeprefix(f"{path} ").split()))
 
 
 def check(path: Path) -> LogFile:
@@ -196,7 +221,7 @@ def label(files: Iterable[LogFile]) -> dict[Path, str]:
     if not paths:
         return {}
     base = os.path.commonpath([path.resolve().parent for path in paths])
-    return {path: path.resolve().relative_to(base).with_suffix("").as_posix() for path in paths}
+    return {path: encodable(path.resolve().relative_to(base).with_suffix("")) for path in paths}
 
 
 def library(module: str) -> Any:
