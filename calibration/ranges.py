@@ -20,8 +20,7 @@ from calibration.layers import Network
 from calibration.thresholds import BINS, METHODS, Histogram, threshold
 from edge_runtime.errors import DataError, InputError, unknown
 from edge_runtime.folders import new_file
-from export.flips import expose
-from export.session import cpu_session
+from export.session import cpu_session, expose
 
 FORMAT = 1
 CACHE_FORMAT = 1
@@ -75,7 +74,7 @@ def observe(
     model.CopyFrom(network.prepared.model)
     image = network.prepared.image
     inner = [name for name in tensors if name != image]
-    expose(model, inner, [])
+    expose(model, inner)
     session = cpu_session(model)
     histograms = {name: Histogram() for name in tensors}
     done = 0

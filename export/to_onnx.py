@@ -22,12 +22,14 @@ from export.interface import IMAGE, LOGITS
 OPSET = 20
 
 
-def to_onnx(model: torch.nn.Module, *, input_size: tuple[int, int]) -> onnx.ModelProto:
+def to_onnx(model: torch.nn.Module, *, input_size: tuple[int, int], fold: bool = True) -> onnx.ModelProto:
     """Export ``model`` for images of ``input_size`` (height, width).
 
     The result maps ``image`` float32 [N,3,H,W], N dynamic, to ``logits`` float32 [N,K]. Constants are folded, batch
     norms that follow a convolution are folded into it, weights are inline, and nothing of the machine that exported
     (source paths, stack traces) stays inside. The model itself is left as it was. Raises ExportError.
+
+    Without ``fold`` nothing is folded: every weight is the model's own. The gradient's parity check asks for that.
     """
     frozen = copy.deepcopy(model).to("cpu", torch.float32).eval()
     # Two images, because a batch of one would be taken for a fixed dimension.
@@ -42,7 +44,7 @@ def to_onnx(model: torch.nn.Module, *, input_size: tuple[int, int]) -> onnx.Mode
                 output_names=[LOGITS],
                 dynamic_shapes=({0: torch.export.Dim("N")},),
                 opset_version=OPSET,
-                optimize=True,
+                optimize=fold,
                 verbose=False,
             )
     except (torch.onnx.OnnxExporterError, RuntimeError, ValueError, TypeError) as error:

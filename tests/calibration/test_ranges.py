@@ -13,8 +13,7 @@ from calibration.layers import Network, find_layers
 from calibration.placement import tensors_to_watch
 from calibration.ranges import Range, Ranges, Stream, choose_ranges, observe, observe_cached, read_ranges, write_ranges
 from edge_runtime.errors import DataError, InputError
-from export.flips import expose
-from export.session import cpu_session
+from export.session import cpu_session, expose
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +35,7 @@ def test_largest_values_are_the_tensors_own(network: Network) -> None:
     exposed = onnx.ModelProto()
     exposed.CopyFrom(network.prepared.model)
     inner = [name for name in tensors if name != "image"]
-    expose(exposed, inner, [])
+    expose(exposed, inner)
     values = dict(zip(inner, cpu_session(exposed).run(inner, {"image": noise(12)}), strict=True))
     assert found["image"].largest == np.abs(noise(12)).max()
     for name in inner:
