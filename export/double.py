@@ -1,7 +1,8 @@
 """Graphs in double precision, on ONNX's reference evaluator: what a network computes where nothing rounds.
 
-Weights are float32 numbers, exactly; everything after them is float64. The evaluator is slow where it loops over
-windows in Python, and its pooling knows neither all paddings nor ``ceil_mode``, so pooling is done here.
+Weights are float32 numbers, exactly; everything after them is float64. A few operators are written anew here: the
+evaluator loops over their windows in Python, or has forms of them wrong (in onnx 1.23 ``ceil_mode`` with paddings, LRN,
+and LpNormalization of order 1).
 """
 
 from __future__ import annotations
@@ -43,9 +44,7 @@ class Double:
         graph.node.extend(nodes)
         graph.input.extend(onnx.ValueInfoProto(name=name) for name in feeds)
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-        evaluator = ReferenceEvaluator(
-            onnx.ModelProto(graph=graph, opset_import=self._opsets), new_ops=[MaxPool, AveragePool, Resize]
-        )
+        evaluator = ReferenceEvaluator(onnx.ModelProto(graph=graph, opset_import=self._opsets), new_ops=OPERATORS)
         with np.errstate(all="ignore"):  # infinity and NaN are values like others
             return dict(zip(wanted, evaluator.run(list(wanted), feeds), strict=True))
 
@@ -81,7 +80,7 @@ def _widened(node: onnx.NodeProto) -> onnx.NodeProto:
     return wide
 
 
-class MaxPool(OpRun):  # type: ignore[misc]
+class MaxPool(OpRun):
     """The largest of each window; the indices of the largest are not made."""
 
     op_domain = ""
@@ -91,7 +90,7 @@ class MaxPool(OpRun):  # type: ignore[misc]
         return (windows.of(windows.padded).max(axis=tuple(range(-len(windows.kernel), 0))),)
 
 
-class AveragePool(OpRun):  # type: ignore[misc]
+class AveragePool(OpRun):
     """The mean of each window, over its elements inside the image or also over the declared padding."""
 
     op_domain = ""
@@ -123,3 +122,27 @@ class Resize(_Resize):  # type: ignore[misc, valid-type]
             return (x,)
         result: tuple[Array] = super()._run(x, roi, scales, sizes, **attributes)
         return result
+
+
+class LRN(OpRun):
+    """Each channel divided by a power of the squares around it."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, *, alpha: float, beta: float, bias: float, size: int) -> tuple[Array]:
+        around = [(0, 0), ((size - 1) // 2, size // 2), *[(0, 0)] * (x.ndim - 2)]
+        squares = np.lib.stride_tricks.sliding_window_view(np.pad(x * x, around), size, axis=1).sum(-1)
+        return (x / (bias + alpha / size * squares) ** beta,)
+
+
+class LpNormalization(OpRun):
+    """Each vector along an axis divided by its norm, 0 where that is 0."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, *, axis: int, p: int) -> tuple[Array]:
+        norm = np.linalg.norm(x, p, axis=axis, keepdims=True)
+        return (x / np.where(norm > 0, norm, 1.0),)
+
+
+OPERATORS = [AveragePool, LRN, LpNormalization, MaxPool, Resize]

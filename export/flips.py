@@ -35,8 +35,9 @@ from export.session import cpu_session, expose
 # Relative L2 error of a float32 gradient without flipped units.
 TOLERANCE = 1e-4
 # Largest difference that rounding makes of an inner value, relative to it and its tensor's root mean square together.
-# The largest float32 error seen in the inner values of ResNet-18 at 224x224 is 3.4e-6 of the latter.
-ROUNDING = 3e-5
+# The largest seen is 1.3e-5 in ResNet-18 at 224x224, and 8e-5 in an Inception v3 whose batch norms stretch maps that
+# are almost flat.
+ROUNDING = 3e-4
 # Standard deviation of the noise, in normalised space, on the images to compare at. Where an image is flat, whole
 # neighbourhoods of a max-pool tie exactly, and rounding alone decides each of them; noise leaves single units.
 DITHER = 0.01
@@ -95,7 +96,7 @@ def feeds(images: Images, target: Targets, index: int) -> dict[str, Array]:
     """Return the inputs of an explainer graph for the gradient at one of the images itself."""
     image = images[index : index + 1]
     nothing, one = np.zeros_like(image), np.ones(1, image.dtype)
-    at = {"image": image, "target": target[index : index + 1]}
+    at: dict[str, Array] = {"image": image, "target": target[index : index + 1]}
     return {**at, "baseline": nothing, "noise": nothing, "scale": one, "weight": one}
 
 
@@ -178,7 +179,8 @@ class TwoPasses:
         self._double = Double(explainer)
         self._unfolded = unfolded
         self._original: Double | None = None
-        self._decisions = [n for n in explainer.graph.node if _operand(n) in self._between]
+        forward = needed(explainer.graph.node, ["logits"], ())
+        self._decisions = [node for node in forward if _operand(node) in self._between]
         self._constants = self._double.constants
         expose(explainer, self._between)
         self._session = cpu_session(explainer)
@@ -250,5 +252,5 @@ def between(explainer: onnx.ModelProto) -> list[str]:
 def moved(single: Array, exact: Array) -> float:
     """Return the largest difference of two tensors, relative to each value and to the root mean square together."""
     difference = np.abs(single.astype(np.float64) - exact)
-    scale = np.abs(exact) + np.sqrt(np.mean(np.square(exact)))
+    scale = np.abs(exact) + np.sqrt(np.sum(np.square(exact)) / max(1, exact.size))
     return worst([float(np.max(difference / np.where(scale > 0, scale, np.finfo(np.float64).tiny), initial=0.0))])

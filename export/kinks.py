@@ -80,7 +80,7 @@ def _elu(d: Decision) -> Array:
 
 
 def _thresholded(d: Decision) -> Array:
-    return d.x > d.attributes.get("alpha", 1.0)
+    return np.asarray(d.x > d.attributes.get("alpha", 1.0))
 
 
 def _clip(d: Decision) -> Array:
@@ -97,7 +97,7 @@ def _hard_swish(d: Decision) -> Array:
 
 def _shrink(d: Decision) -> Array:
     limit = d.attributes.get("lambd", 0.5)
-    return np.abs(d.x) > limit
+    return np.asarray(np.abs(d.x) > limit)
 
 
 def _side(x: Array, low: Array | float, high: Array | float) -> Array:
@@ -125,19 +125,19 @@ def _reduced(sign: float) -> Callable[[Decision], Array]:
         axes = sorted(int(a) % rank for a in (range(rank) if axes is None else axes))
         kept = [a for a in range(rank) if a not in axes]
         rows = d.x.transpose([*kept, *axes]).reshape(*(d.x.shape[a] for a in kept), -1)
-        return (sign * rows).argmax(-1)
+        return np.asarray((sign * rows).argmax(-1))
 
     return largest
 
 
 def _global_max_pool(d: Decision) -> Array:
-    return d.x.reshape(*d.x.shape[:2], -1).argmax(-1)
+    return np.asarray(d.x.reshape(*d.x.shape[:2], -1).argmax(-1))
 
 
 def _max_pool(d: Decision) -> Array:
     windows = Windows(d.x, d.attributes, -np.inf)
     values = windows.of(windows.padded)
-    return values.reshape(*values.shape[: -len(windows.kernel)], -1).argmax(-1)
+    return np.asarray(values.reshape(*values.shape[: -len(windows.kernel)], -1).argmax(-1))
 
 
 KINKS: dict[str, Kink] = {

@@ -1,4 +1,4 @@
-"""Every row of the table of kinks: at half a crossing the gradient jumps, and just before it does not."""
+"""Every row of the table of kinks: the gradient jumps where a unit decides otherwise, and nowhere else."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.gradients import add_input_gradient
-from export.kinks import CROSSINGS, Decision, attributes, beyond
+from export.flips import between
+from export.gradients import add_input_gradient, build_explainer
+from export.kinks import KINKS, Decision, attributes
+from export.session import expose
 from tests.export.gradients.classifiers import session
 
 SHAPE = (1, 2, 7, 7)
@@ -90,71 +92,50 @@ def model(nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
     return whole
 
 
-def output_shape(whole: onnx.ModelProto, name: str) -> tuple[int, ...]:
-    probe = onnx.ModelProto()
-    probe.CopyFrom(whole)
-    probe.graph.output.append(onnx.ValueInfoProto(name=name))
-    return tuple(session(probe).run([name], {"image": OTHER})[0].shape)
+def sweep(index: int) -> np.ndarray:
+    """Return images that differ in one element, which goes up in small steps and meets neither bounds nor others."""
+    rng = np.random.default_rng(3)
+    steps = np.linspace(-4.0003, 4.0001, 2000, dtype=np.float32)
+    images = np.repeat(rng.standard_normal(SHAPE).astype(np.float32), len(steps), 0)
+    images.reshape(len(steps), -1)[:, index] = steps
+    return images
+
+
+@pytest.mark.parametrize("index", [8, 24, 70])
+@pytest.mark.parametrize("case", CASES)
+def test_the_gradient_jumps_where_a_unit_decides_otherwise(case: str, index: int) -> None:
+    nodes = CASES[case]()
+    whole = model(nodes)
+    values = {t.name: numpy_helper.to_array(t) for t in whole.graph.initializer}
+    graph = add_input_gradient(whole)
+    expose(graph, [nodes[0].output[0]])
+    images = sweep(index)
+    names = ["gradient", nodes[0].output[0]]
+    gradient, output = session(graph).run(names, {"image": images, "target": np.ones(len(images), np.int64)})
+    decision = Decision(attributes(nodes[0]), [images, *map(values.get, nodes[0].input[1:])], output)
+    decided = KINKS[nodes[0].op_type].decide(decision).reshape(len(images), -1)
+    otherwise = (decided[1:] != decided[:-1]).any(1)
+    jumps = np.abs(gradient[1:] - gradient[:-1]).max((1, 2, 3)) > 0.02
+    assert otherwise.any()
+    assert np.array_equal(otherwise, jumps)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_gradient_jumps_half_way(case: str) -> None:
+def test_decisions_are_told_from_what_the_backward_pass_reads(case: str) -> None:
     nodes = CASES[case]()
-    whole = model(nodes)
-    constants = {t.name: numpy_helper.to_array(t) for t in whole.graph.initializer}
-    image = np.random.default_rng(3).standard_normal(SHAPE).astype(np.float32)
-    inputs = [image, *(constants.get(name) for name in nodes[0].input[1:])]
-    decision = Decision(attributes(nodes[0]), inputs, output_shape(whole, nodes[0].output[0]))
-    crossings = CROSSINGS[nodes[0].op_type](decision)
-    assert crossings.shape == SHAPE
-    opened = session(add_input_gradient(whole))
-
-    def gradient(share: float, index: tuple[int, ...]) -> np.ndarray:
-        moved = image.copy()
-        moved[index] += share * crossings[index]
-        result: np.ndarray = opened.run(["gradient"], {"image": moved, "target": np.array([1])})[0]
-        return result
-
-    closest = [flat for flat in np.argsort(np.abs(crossings), axis=None)[:3] if np.isfinite(crossings.flat[flat])]
-    assert closest
-    for flat in closest:
-        index = np.unravel_index(flat, SHAPE)
-        jump = np.abs(gradient(0.5005, index) - gradient(0.4995, index)).max()
-        before = np.abs(gradient(0.4995, index) - gradient(0.4985, index)).max()
-        assert jump > 0.01
-        assert before < 0.05 * jump
+    whole = model([helper.make_node("Identity", ["image"], ["copied"]), *nodes])
+    for node in whole.graph.node[1 : 1 + len(nodes)]:  # inner values, not the image's own
+        node.input[:] = ["moved" if name == "image" else name for name in node.input]
+    whole.graph.node[0].CopyFrom(helper.make_node("Mul", ["image", "twice"], ["moved"]))
+    whole.graph.initializer.append(numpy_helper.from_array(np.float32(2), "twice"))
+    assert KINKS[nodes[0].op_type].operand(nodes[0]).replace("image", "moved") in between(build_explainer(whole))
 
 
 def test_every_row_has_a_case() -> None:
-    assert {case.split(",")[0].split(" ")[0] for case in CASES} == set(CROSSINGS)
+    assert {make()[0].op_type for make in CASES.values()} == set(KINKS)
 
 
-def test_what_lies_on_a_kink_is_not_undecided() -> None:
-    values = np.array([0.0, 0.25, -0.25, 1.0])
-    assert np.isinf(beyond(values, 0.0)).tolist() == [True, False, False, False]
-    assert beyond(values, 0.0, 1.0).tolist()[1:3] == [-0.5, 0.5]
-    assert np.isinf(beyond(values, None, np.inf)).all()
-    tie = Decision({"kernel_shape": [2, 2], "strides": [2, 2]}, [np.ones((1, 1, 2, 2))], (1, 1, 1, 1))
-    assert np.isinf(CROSSINGS["MaxPool"](tie)).all()
-
-
-def test_two_units_of_one_value_compete_and_copies_of_one_do_not() -> None:
-    def crossings(values: list[float], *elsewhere: list[float]) -> list[float]:
-        window, *others = (np.array(each, np.float32).reshape(1, 1, 2, 2) for each in (values, *elsewhere))
-        decision = Decision({"kernel_shape": [2, 2]}, [window], (1, 1, 1, 1), others)
-        found: list[float] = CROSSINGS["MaxPool"](decision).ravel().tolist()
-        return found
-
-    inf, step = np.inf, float(np.spacing(np.float32(5)))
-    assert crossings([4, 5, 5, 1], [4, 6, 6, 1], [4, 6, 7, 1]) == [2, inf, step, 8]
-    assert crossings([4, 5, 5, 1], [4, 6, 6, 1], [4, 7, 7, 1]) == [2, inf, inf, 8]
-    assert crossings([0, 0, 0, -1], [1, 2, 3, -1]) == [inf, inf, inf, 2]
-
-
-def test_smooth_activations_have_no_kink() -> None:
-    assert np.isinf(CROSSINGS["Elu"](Decision({}, [OTHER], SHAPE))).all()
-
-
-def test_a_broadcast_operand_is_left_out() -> None:
-    row = np.ones((1, 1, 1, 7))
-    assert np.isinf(CROSSINGS["Max"](Decision({}, [row, OTHER], SHAPE))).all()
+def test_elu_is_smooth_by_default() -> None:
+    x = np.array([-1.0, 0.0, 1.0])
+    assert not KINKS["Elu"].decide(Decision({}, [x])).any()
+    assert KINKS["Elu"].decide(Decision({"alpha": 2.0}, [x])).tolist() == [False, False, True]
