@@ -26,7 +26,7 @@ FLOATING = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 class Double:
-    """A model without subgraphs, of which any tensors can be computed from any others."""
+    """A model of which any tensors can be computed from any others."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._opsets = model.opset_import
@@ -37,7 +37,7 @@ class Double:
     def run(self, wanted: Sequence[str], given: Mapping[str, Array]) -> dict[str, Array]:
         """Return the tensors ``wanted``, computed from the inputs and inner tensors ``given`` and from constants."""
         nodes = needed(self._nodes, wanted, given)
-        read = {name for node in nodes for name in node.input}
+        read = set().union(*map(reads, nodes))
         feeds = {name: value for name, value in self.constants.items() if name in read or name in wanted}
         feeds.update({name: widen(value) for name, value in given.items()})
         graph = onnx.GraphProto(name="double")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -163,9 +164,8 @@ def export(run: Path, out: Path, audited: Audited | None = None, *, force: bool 
     noise = random_images(NOISE_IMAGES, size)
     check_parity(torch_logits(model), classifier, np.concatenate([golden, noise]))
     few = np.concatenate([golden[:GRADIENT_IMAGES], noise[:GRADIENT_IMAGES]])
-    parity = check_gradient_parity(
-        torch_gradient(model), classifier, few, unfolded=lambda: to_onnx(model, input_size=size, fold=False)
-    )
+    unfolded = partial(to_onnx, model, input_size=size, fold=False)
+    parity = check_gradient_parity(torch_gradient(model), classifier, few, unfolded=unfolded)
     contents = Contents(
         name=info.variant.slug,
         input=info.input,

@@ -283,6 +283,17 @@ def test_a_gradient_of_zero() -> None:
     assert not explained(explain_difference(model, batch, target, nothing + 1e-6, nothing))
 
 
+def test_a_network_without_kinks() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5)).eval()
+    model, batch, target = to_onnx(module, input_size=(8, 8)), np.ones((1, 3, 8, 8), np.float32), np.array([2])
+    reference = torch_gradient(module)(batch, target)
+    assert explained(explain_difference(model, batch, target, reference.astype(np.float32), reference))
+    parity = explain_difference(model, batch, target, 1.01 * reference, reference)
+    assert (parity.flipped_units, parity.units) == (0, 0)
+    assert parity.residual == pytest.approx(0.01, rel=1e-3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_resnet18_at_224(seed: int) -> None:
