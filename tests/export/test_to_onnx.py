@@ -157,3 +157,12 @@ def test_models_that_cannot_be_exported(model: nn.Module, message: str) -> None:
     with pytest.raises(ExportError, match=message) as caught:
         to_onnx(model, input_size=SIZE)
     assert "\n" not in str(caught.value)
+
+
+def test_unfolded_every_weight_is_the_networks_own(small: nn.Module, small_onnx: onnx.ModelProto) -> None:
+    unfolded = to_onnx(small, input_size=SIZE, fold=False)
+    assert "BatchNormalization" in {node.op_type for node in unfolded.graph.node}
+    assert "BatchNormalization" not in {node.op_type for node in small_onnx.graph.node}
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in unfolded.graph.initializer}
+    for name, value in small.named_parameters():
+        np.testing.assert_array_equal(stored[name], value.detach().numpy())
