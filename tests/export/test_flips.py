@@ -89,10 +89,17 @@ class Flat(nn.Module):
         return result
 
 
+class Steeper(nn.Module):
+    """Three times as steep above 1: a comparison decides."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return torch.where(values > 1, 3 * values - 2, values)
+
+
 def chosen(layer: nn.Module, values: torch.Tensor) -> torch.Tensor:
-    """Return the decisions of a ReLU or a max-pool at ``values``, by PyTorch."""
-    if isinstance(layer, nn.ReLU):
-        return values > 0
+    """Return the decisions of a layer at ``values``, by PyTorch."""
+    if not isinstance(layer, nn.MaxPool2d):
+        return values > (1 if isinstance(layer, Steeper) else 0)
     indices: torch.Tensor = nn.functional.max_pool2d(
         values, layer.kernel_size, layer.stride, layer.padding, return_indices=True
     )[1]
@@ -138,6 +145,7 @@ FLAT = {
     "pools with a ReLU between": lambda: Flat(1e-5, POOL, nn.ReLU(), nn.MaxPool2d(3, 1, 1), nn.MaxPool2d(2)),
     "few flips": lambda: Flat(1e-3, POOL),
     "ReLU": lambda: Flat(3e-3, nn.ReLU(), back=True),
+    "comparison": lambda: Flat(1e-3, Steeper(), POOL),
 }
 
 
