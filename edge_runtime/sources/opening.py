@@ -50,8 +50,8 @@ def is_log(spec: str) -> bool:
 
 
 def is_camera(spec: str) -> bool:
-    """Return whether a camera is named."""
-    return CAMERA.fullmatch(spec) is not None
+    """Return whether a camera is named; folders and files in shared memory (/dev/shm) are none."""
+    return CAMERA.fullmatch(spec) is not None and not (os.path.isdir(spec) or os.path.isfile(spec))
 
 
 def is_pipeline(spec: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,16 @@ def test_an_unknown_source_names_every_kind(spec: str) -> None:
     message = str(caught.value)
     assert message.startswith(f"{spec!r} is no source; name ") and "\n" not in message
     assert all(kind.usage in message for kind in KINDS.values())
+
+
+def test_files_and_folders_in_shared_memory_are_no_camera() -> None:
+    """A camera would be waited for."""
+    if not os.access("/dev/shm", os.W_OK):
+        pytest.skip("this machine has no shared memory to write to")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        source = open_source(str(image_folder(Path(folder) / "drive", 2)))
+        assert not source.live and len(read_all(source)) == 2
+        assert not open_source(f"{folder}/drive/000.png").live
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

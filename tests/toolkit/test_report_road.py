@@ -14,6 +14,7 @@ from edge_runtime.manifest import Baselines, RoadBaseline
 from tests.toolkit.conftest import Roadworthy, call, one_line
 from tests.toolkit.fleet_logs import write_log
 from toolkit.report.fleet import Percentiles, Spread, Vehicle
+from toolkit.report.fleet_figures import fleet_figures
 from toolkit.report.fleet_summary import Desktop, Fleet, desktops, manifests
 from toolkit.report.fleet_tables import COLUMNS, EVENTS_ON_PAGE, ROWS_ON_PAGE, fleet_files, slowest_first
 from toolkit.report.page import write_files
@@ -126,6 +127,18 @@ def test_thousands_of_vehicles_stay_readable(tmp_path: Path) -> None:
     assert "data/vehicles.csv holds all" in page.read_text()
     assert len(rows(tmp_path, "vehicles.csv")) == 1000
     assert page.stat().st_size < 1 << 20
+
+
+@pytest.mark.parametrize("names", [("natural",), ("short", "names"), tuple("abcdefgh"), ("a-very-long-name-" * 3,) * 5])
+def test_the_bundles_names_are_not_cut_off(names: tuple[str, ...]) -> None:
+    """They are as long as variants are described, and stand in the legend under the axes."""
+    fleet = Fleet([vehicle(n, digest=f"{n:064}", bundle=f"{name}{n}") for n, name in enumerate(names)])
+    for name, figure in fleet_figures(fleet).items():
+        figure.canvas.draw()
+        (legend,) = figure.legends
+        inside, whole = legend.get_window_extent(), figure.bbox
+        assert inside.x0 >= 0 and inside.x1 <= whole.x1, name
+        assert figure.axes[0].get_window_extent().height > 100, "nor do they push the axes away"
 
 
 def test_missing_measures_are_a_dash(tmp_path: Path) -> None:

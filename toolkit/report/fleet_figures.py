@@ -14,6 +14,12 @@ from toolkit.report.fleet import Key, Spread, Vehicle
 from toolkit.report.fleet_summary import Fleet
 from toolkit.report.fleet_tables import ON_THE_ROAD, explainers, slowest_first
 
+LEGEND_POINTS = 8
+LEGEND_LETTER, LEGEND_MARKER = (
+    0.6,
+    5.0,
+)  # widths in units of the letters' size: of a letter, of what stands before a name
+LEGEND_ROW = 0.18  # inches
 ROWS = 24  # vehicles in a figure; the CSV files hold all
 
 
@@ -114,7 +120,12 @@ def name_bundles(fleet: Fleet, figure: Figure) -> None:
     colours = colour_of(fleet)
     for digest, name in {vehicle.digest: fleet.bundle(vehicle) for vehicle in fleet.vehicles}.items():
         axes.plot([], [], color=colours[digest], marker="o", linestyle="none", label=name)
-    figure.legend(fontsize=8, ncols=3, loc="outside lower center")
+    # Bundles have long names: as many columns as fit, and room for the rows that this takes.
+    labels = [str(line.get_label()) for line in axes.lines if not str(line.get_label()).startswith("_")]
+    longest = LEGEND_POINTS * (LEGEND_MARKER + LEGEND_LETTER * max(map(len, labels))) / 72  # inches
+    columns = min(3, len(labels), max(1, int(figure.get_figwidth() / longest)))
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * (-(-len(labels) // columns) - 1))
+    figure.legend(fontsize=LEGEND_POINTS, ncols=columns, loc="outside lower center")
 
 
 def rows(shown: list[Vehicle]) -> tuple[Figure, Axes]:
