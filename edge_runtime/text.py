@@ -11,3 +11,8 @@ def encodable(name: str | os.PathLike[str]) -> str:
     Names on disk are bytes; Python carries those that are no UTF-8 as lone surrogates, which no JSON can hold.
     """
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def printable(text: str) -> str:
+    """Return text on one line that no terminal takes for a command: what cannot be printed is spelled out, ``\\x1b``."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

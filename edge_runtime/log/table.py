@@ -10,6 +10,7 @@ import msgspec
 
 from edge_runtime.device_identity import DeviceIdentity
 from edge_runtime.log.reader import LoggedRecord
+from edge_runtime.text import printable
 
 
 def flatten(entry: LoggedRecord) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def as_text_line(entry: LoggedRecord) -> str:
 def _short(value: Any) -> str:
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
 
 
 def _add(columns: dict[str, Any], name: str, value: Any) -> None:

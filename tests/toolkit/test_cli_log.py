@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edge_runtime.errors import RoadworthyError
-from edge_runtime.log import verify
+from edge_runtime.log import EventRecord, verify
 from edge_runtime.log.anchor_file import anchor_path
-from tests.edge_runtime.log_tools import fill
+from tests.edge_runtime.log_tools import fill, open_log
 from toolkit.cli.log import cli
 
 KEY = b"a key"
@@ -50,6 +50,14 @@ def test_show(log: Path) -> None:
     assert lines[1].split()[0] == "30"
     for part in ("frame  ", "frame_id=frame-29", "label=stop", "explainers.vg.gini=0.5", "saliency=100 bytes"):
         assert part in lines[1]
+
+
+def test_names_in_a_log_do_not_command_the_terminal(tmp_path: Path) -> None:
+    """Files and topics may have any name, also one that clears the screen or begins a line of its own."""
+    with open_log(tmp_path / "audit.log") as log:
+        log.append(EventRecord(name="frame-failed", message="a\x1b[2Jb\n30 frame  frame_id=forged"))
+    (line,) = run("show", tmp_path / "audit.log").output.splitlines()
+    assert "a\\x1b[2Jb\\n30 frame" in line
 
 
 def test_show_as_json(log: Path) -> None:
