@@ -14,5 +14,5 @@ def encodable(name: str | os.PathLike[str]) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text on one line that no terminal takes for a command: what cannot be printed is spelled out, ``\\x1b``."""
+    """Return text on one line that no terminal obeys: what cannot be printed is spelled out, ``\\x1b``."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
