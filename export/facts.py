@@ -11,6 +11,7 @@ import onnx
 from onnx import numpy_helper, shape_inference
 
 from edge_runtime.errors import ExportError
+from export.gradients.prepare import prepare
 
 Shape = tuple[int, ...]
 
@@ -33,6 +34,9 @@ def count(model: onnx.ModelProto) -> Facts:
         if rule is None:
             continue
         missing = [name for name in (*node.input[:2], node.output[0]) if name not in shapes]
+        if missing:
+            shapes = _observed_for_one_image(model) | shapes
+            missing = [name for name in missing if name not in shapes]
         if missing:
             raise ExportError(
                 f"the shape of {missing[0]!r} ({node.op_type} {node.name!r}) is not known; fix image size"
@@ -95,3 +99,9 @@ def _shapes_for_one_image(model: onnx.ModelProto) -> dict[str, Shape]:
         if value.type.tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in dimensions):
             shapes[value.name] = tuple(d.dim_value for d in dimensions)
     return shapes
+
+
+def _observed_for_one_image(model: onnx.ModelProto) -> dict[str, Shape]:
+    """Return what running ``model`` shows: inference gives up where a shape is computed, as by Range."""
+    observed = prepare(model).shapes
+    return {name: tuple(1 if d is None else d for d in shape) for name, shape in observed.items()}

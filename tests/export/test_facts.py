@@ -19,7 +19,7 @@ def model(nodes: list[onnx.NodeProto], image: list[object], weights: dict[str, n
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
 # operator -> (node, image shape, weights, multiply-accumulates counted by hand)
@@ -70,5 +70,24 @@ def test_zero_weights_are_counted_apart() -> None:
 
 def test_an_unknown_image_size_is_an_error() -> None:
     node, _, weights, _ = CASES["Conv"]
-    with pytest.raises(ExportError, match="is not known"):
+    with pytest.raises(ExportError, match="give the input size"):
         count(model([node], ["N", 4, "H", "W"], weights))
+
+
+def test_shapes_that_inference_gives_up_on_are_observed() -> None:
+    """ConvNeXt's pooling is exported as a Gather by Range over the batch."""
+    counted = model(
+        [
+            helper.make_node("Shape", ["image"], ["batch"], start=0, end=1),
+            helper.make_node("Squeeze", ["batch"], ["limit"]),
+            helper.make_node("Range", ["zero", "limit", "one"], ["order"]),
+            helper.make_node("Gather", ["image", "order"], ["gathered"]),
+            helper.make_node("Flatten", ["gathered"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "w"], ["logits"], transB=1),
+        ],
+        ["N", 3, 2, 2],
+        {"w": np.ones((5, 12))},
+    )
+    for name, value in (("zero", 0), ("one", 1)):
+        counted.graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), name))
+    assert count(counted) == Facts(macs=60, parameters=60, nonzero_parameters=60)
