@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from edge_runtime.errors import LogError
 from edge_runtime.log import AuditLog, EventRecord, Group, Record
 
 COMMIT_SECONDS = 0.5
+logger = logging.getLogger(__name__)
+
 # The loop alone never commits: the thread below does.
 GROUP = Group(records=1 << 30, seconds=1e9)
 # From so many waiting records on a replay waits for the disk; a live loop never does and loses the oldest, counted.
@@ -70,11 +73,13 @@ class LogKeeper:
             time.sleep(COMMIT_SECONDS / 50)
 
     def event(self, name: str, message: str, data: dict[str, float | str | None] | None = None) -> None:
-        """Log an event; one that keeps coming is logged rarer and rarer, with its count."""
+        """Log an event, here and by ``logging``; one that keeps coming is logged rarer and rarer, with its count."""
         with self._lock:
             count = self.events[name] = self.events.get(name, 0) + 1
         if count <= FULLY_LOGGED or count & (count - 1) == 0:
             counted = {"count": float(count)} if count > FULLY_LOGGED else {}
+            often = f"({count} times)" if counted else ""
+            logger.info("%s: %s", name, " ".join(filter(None, (message[:1000], often))))
             self.append(EventRecord(name=name, message=message[:1000], data={**(data or {}), **counted}))
 
     def status(self) -> dict[str, float | str | None]:

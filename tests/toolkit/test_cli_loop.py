@@ -164,6 +164,8 @@ def interrupted(bundle: Path, source: Path, folder: Path, number: signal.Signals
     summary = json.loads(out)
     counts = summary["counts"]
     assert summary["ended"] == number.name
+    told = error.decode().splitlines()
+    assert told[0].startswith("started: ") and told[-1] == f"stopped: {number.name}"
     assert counts["produced"] == counts["processed"] + counts["dropped"] + counts["failed"]
     assert counts["processed"] < 20_000
     assert verify(log).ok

@@ -19,6 +19,7 @@ from edge_runtime.loop import GROUP, EngineOptions, LadderOptions, LoopOptions, 
 from edge_runtime.path import METHODS
 from edge_runtime.provider_choice import choose
 from toolkit.cli.options import FILE, FOLDER, stack
+from toolkit.cli.told import events_on_stderr
 
 if TYPE_CHECKING:
     from edge_runtime.bundle import Bundle
@@ -94,7 +95,7 @@ def run_loop(bundle: Path, options: dict[str, Any], as_json: bool) -> None:
     with DeviceSampler() as sampler:
         log = None if options["log"] is None else open_log(opened, options)
         loop = VehicleLoop(opened, source, chosen, log=log, live=live, sampler=sampler)
-        with stopped_by_signals(loop):
+        with stopped_by_signals(loop), events_on_stderr():
             summary = loop.run()
     click.echo(msgspec.json.format(msgspec.json.encode(summary), indent=2) if as_json else summary_table(summary))
     if summary.problem is not None:
