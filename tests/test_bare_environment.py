@@ -62,6 +62,7 @@ def test_every_module_of_the_runtime_imports() -> None:
         for path in (REPOSITORY / "edge_runtime").rglob("*.py")
     )
     assert "edge_runtime.classifier" in names
+    names.remove("edge_runtime.serve.connections")  # a class on top of uvicorn's, which comes with the extra `serve`
     script = (
         "import importlib, sys\nfor name in sys.argv[1:]:\n    importlib.import_module(name)\nprint(len(sys.argv) - 1)"
     )
