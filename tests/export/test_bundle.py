@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -228,3 +229,19 @@ def test_model_with_nan_weights_leaves_no_bundle(classifier: onnx.ModelProto, tm
 def test_provider_that_is_not_there(written: Path) -> None:
     with pytest.raises(ProviderError, match="tensorrt"):
         self_test(open_bundle(written), "tensorrt")
+
+
+class Flat:
+    """A classifier whose logits hardly move: float32 cannot tell its slope."""
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        slope = 1e-9 * images.sum(axis=(1, 2, 3), dtype=np.float64)
+        return np.stack([0.06 + slope, -slope], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize(("factor", "fits"), [(1.0, True), (1e4, False)])
+def test_slope_check_of_a_flat_network_knows_what_rounding_hides(factor: float, fits: bool) -> None:
+    images = np.random.default_rng(0).standard_normal((4, 3, 16, 16), np.float32)
+    gradient = np.full_like(images, 1e-9 * factor)
+    with contextlib.nullcontext() if fits else pytest.raises(ExportError, match="gradient is not the classifier's"):
+        check_slope(cast(Classifier, Flat()), images, np.zeros(4, np.int64), gradient)
