@@ -1,4 +1,4 @@
-"""One network of every torchvision family: half its channels removed, stored, loaded, exported, explained, compared.
+"""One network of every torchvision family: half its channels removed, stored, loaded, made a bundle, explained.
 
     python -m benchmarks.families [FAMILY ...]    all, or some; each is recorded in benchmarks/results/families.json,
                                                   of which docs/pruning.md shows a table
@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,13 @@ import numpy as np
 import torch
 
 from benchmarks.common import RESULTS, record
+from edge_runtime.bundle import open_bundle
 from edge_runtime.errors import RoadworthyError
+from edge_runtime.explainer import Explainer
 from edge_runtime.manifest import InputSpec
 from edge_runtime.variant import Variant
-from export.flips import check_gradient_parity
-from export.gradients import build_explainer
-from export.parity import check_parity, random_images
-from export.to_onnx import to_onnx, torch_gradient, torch_logits
-from toolkit import evaluation, models, pruning, runs
+from export.parity import random_images
+from toolkit import evaluation, models, pipeline, pruning, runs
 from toolkit.data import MEAN, STD
 from toolkit.pruning import Pruning
 from toolkit.pruning.families import PARTS
@@ -60,7 +58,6 @@ FAMILIES: dict[str, tuple[str, int]] = {
     "MaxViT": ("maxvit_t", 224),
 }
 CLASSES = 10
-IMAGES, GRADIENT_IMAGES = 4, 1
 
 
 def pruned_and_stored(architecture: str, size: int, folder: Path) -> tuple[torch.nn.Module, dict[str, float]]:
@@ -96,18 +93,17 @@ def settle(model: torch.nn.Module, size: int) -> None:
     model.eval()
 
 
-def exported(model: torch.nn.Module, size: int) -> float:
-    """Export ``model``, build its explainer and compare logits and gradients with PyTorch's.
+def exported(run: Path, size: int) -> float:
+    """Make a bundle of ``run``, verified like any other, and explain an image with it.
 
     Returns the largest gradient difference that flipped units do not explain. Raises ExportError.
     """
-    images = random_images(IMAGES, (size, size))
-    classifier = to_onnx(model, input_size=(size, size))
-    check_parity(torch_logits(model), classifier, images)
-    build_explainer(classifier)
-    unfolded = partial(to_onnx, model, input_size=(size, size), fold=False)
-    few = images[:GRADIENT_IMAGES]
-    return check_gradient_parity(torch_gradient(model), classifier, few, unfolded=unfolded).residual
+    bundle = open_bundle(pipeline.export(run, run.with_name("bundle")))
+    explanation = Explainer(bundle).explain(random_images(1, (size, size)), method="vg")
+    assert np.isfinite(explanation.attribution).all()
+    parity = bundle.manifest.gradient_parity
+    assert parity is not None
+    return parity.residual
 
 
 def row(family: str) -> dict[str, Any]:
@@ -117,8 +113,8 @@ def row(family: str) -> dict[str, Any]:
     found: dict[str, Any] = {"family": family, "network": architecture, "pixels": size}
     with tempfile.TemporaryDirectory() as folder:
         try:
-            model, removed = pruned_and_stored(architecture, size, Path(folder))
-            residual = exported(model, size)
+            _, removed = pruned_and_stored(architecture, size, Path(folder))
+            residual = exported(Path(folder) / architecture, size)
         except RoadworthyError as error:
             return {**found, "works": False, "reason": str(error).splitlines()[0]}
     assert np.isfinite(residual)

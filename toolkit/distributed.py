@@ -49,8 +49,8 @@ class Group:
         """Raise InputError for batches in which a process would find nothing to do."""
         if batch < SMALLEST_PART * self.size:
             raise InputError(
-                f"{self.size} processes share batches of {batch} images, and each needs {SMALLEST_PART}; start "
-                f"{batch // SMALLEST_PART} processes or pass --batch {SMALLEST_PART * self.size}"
+                f"{self.size} processes share batches of {batch} images, and each needs {SMALLEST_PART}; start at "
+                f"most {batch // SMALLEST_PART} of them or pass --batch {SMALLEST_PART * self.size}"
             )
 
     def check_same(self, what: bytes) -> None:

@@ -176,7 +176,7 @@ def test_alone_nothing_changes() -> None:
 def test_more_processes_than_images_are_refused() -> None:
     Group(0, 4).check_batch(8)
     with pytest.raises(
-        InputError, match=r"5 processes share batches of 8 images.* start 4 processes or pass --batch 10"
+        InputError, match=r"5 processes share batches of 8 images.* start at most 4 of them or pass --batch 10"
     ):
         Group(0, 5).check_batch(8)
 
