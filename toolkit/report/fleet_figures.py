@@ -15,10 +15,7 @@ from toolkit.report.fleet_summary import Fleet
 from toolkit.report.fleet_tables import ON_THE_ROAD, explainers, slowest_first
 
 LEGEND_POINTS = 8
-LEGEND_LETTER, LEGEND_MARKER = (
-    0.6,
-    5.0,
-)  # widths in units of the letters' size: of a letter, of what stands before a name
+LEGEND_LETTER, LEGEND_MARKER = 0.6, 5.0  # widths of a letter and of what stands before a name, in letters' sizes
 LEGEND_ROW = 0.18  # inches
 ROWS = 24  # vehicles in a figure; the CSV files hold all
 
