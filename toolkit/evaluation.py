@@ -24,7 +24,7 @@ from toolkit.data import Split
 from toolkit.pruning import prunable_layers, size, unmasked_copy
 
 BATCH = 256
-POINTS = {"cpu": 64, "cuda": 1024}
+POINTS = {"cpu": 128, "cuda": 1024}
 """Sample points that Captum takes together; on a CPU more bring nothing."""
 
 
