@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -15,6 +16,9 @@ from toolkit.report.summary import Summary
 
 # Okabe and Ito's colours: told apart by colour-blind readers too.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442")
+LEGEND_COLUMNS = 3
+LEGEND_POINTS = 8
+LEGEND_ROW = 0.18  # inches
 MARKERS = {"vg": "o", "ig": "s", "sg": "^"}
 STYLE = {
     "font.size": 10,
@@ -170,7 +174,22 @@ def colours(summaries: Sequence[Summary]) -> list[str]:
 
 def below(axes: Axes, title: str | None = None) -> None:
     """Put the legend under the axes, where no curve can run through it."""
-    axes.legend(fontsize=8, title=title, title_fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    figure = axes.get_figure(root=True)
+    assert isinstance(figure, Figure)
+    options = {"title": title, "title_fontsize": LEGEND_POINTS, "loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
+    rows = fitted_legend(axes, figure, **options)
+    fewest = -(-len(axes.get_legend_handles_labels()[1]) // LEGEND_COLUMNS)
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * (rows - fewest))
+
+
+def fitted_legend(owner: Axes | Figure, figure: Figure, **options: Any) -> int:
+    """Add a legend in as many columns as fit into the figure's width, for names may be long; return its rows."""
+    for columns in range(LEGEND_COLUMNS, 0, -1):
+        legend = owner.legend(fontsize=LEGEND_POINTS, ncols=columns, **options)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
+    return -(-len(legend.get_texts()) // columns)
 
 
 def panel() -> tuple[Figure, Axes]:

@@ -9,14 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from edge_runtime.overlay import METHOD_TITLES
-from toolkit.report.figures import COLOURS, MARKERS, STYLE, panel
+from toolkit.report.figures import COLOURS, LEGEND_ROW, MARKERS, STYLE, fitted_legend, panel
 from toolkit.report.fleet import Key, Spread, Vehicle
 from toolkit.report.fleet_summary import Fleet
 from toolkit.report.fleet_tables import ON_THE_ROAD, explainers, slowest_first
 
-LEGEND_POINTS = 8
-LEGEND_LETTER, LEGEND_MARKER = 0.6, 5.0  # widths of a letter and of what stands before a name, in letters' sizes
-LEGEND_ROW = 0.18  # inches
 ROWS = 24  # vehicles in a figure; the CSV files hold all
 
 
@@ -117,12 +114,8 @@ def name_bundles(fleet: Fleet, figure: Figure) -> None:
     colours = colour_of(fleet)
     for digest, name in {vehicle.digest: fleet.bundle(vehicle) for vehicle in fleet.vehicles}.items():
         axes.plot([], [], color=colours[digest], marker="o", linestyle="none", label=name)
-    # Bundles have long names: as many columns as fit, and room for the rows that this takes.
-    labels = [str(line.get_label()) for line in axes.lines if not str(line.get_label()).startswith("_")]
-    longest = LEGEND_POINTS * (LEGEND_MARKER + LEGEND_LETTER * max(map(len, labels))) / 72  # inches
-    columns = min(3, len(labels), max(1, int(figure.get_figwidth() / longest)))
-    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * (-(-len(labels) // columns) - 1))
-    figure.legend(fontsize=LEGEND_POINTS, ncols=columns, loc="outside lower center")
+    taken = fitted_legend(figure, figure, loc="outside lower center")
+    figure.set_figheight(figure.get_figheight() + LEGEND_ROW * (taken - 1))
 
 
 def rows(shown: list[Vehicle]) -> tuple[Figure, Axes]:
