@@ -12,9 +12,9 @@ from types import TracebackType
 from edge_runtime.errors import LogError
 from edge_runtime.log import AuditLog, EventRecord, Group, Record
 
-COMMIT_SECONDS = 0.5
 logger = logging.getLogger(__name__)
 
+COMMIT_SECONDS = 0.5
 # The loop alone never commits: the thread below does.
 GROUP = Group(records=1 << 30, seconds=1e9)
 # From so many waiting records on a replay waits for the disk; a live loop never does and loses the oldest, counted.
@@ -78,9 +78,9 @@ class LogKeeper:
             count = self.events[name] = self.events.get(name, 0) + 1
         if count <= FULLY_LOGGED or count & (count - 1) == 0:
             counted = {"count": float(count)} if count > FULLY_LOGGED else {}
-            often = f"({count} times)" if counted else ""
-            logger.info("%s: %s", name, " ".join(filter(None, (message[:1000], often))))
-            self.append(EventRecord(name=name, message=message[:1000], data={**(data or {}), **counted}))
+            message = message[:1000]
+            logger.info("%s: %s", name, f"{message} ({count} times)" if counted else message)
+            self.append(EventRecord(name=name, message=message, data={**(data or {}), **counted}))
 
     def status(self) -> dict[str, float | str | None]:
         """Say where the log stands, by the names of :class:`LogStatus`."""

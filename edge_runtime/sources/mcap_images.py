@@ -147,22 +147,30 @@ def foxglove_stamp(message: Any) -> int:
     return int(message.timestamp.seconds) * 1_000_000_000 + int(message.timestamp.nanos)
 
 
-def foxglove_raw_image() -> Decoder:
-    """foxglove.RawImage."""
-    parse = foxglove_message("RawImage").FromString
+def raw_image(parse: Callable[[bytes], Any], stamp: Callable[[Any], int]) -> Decoder:
+    """foxglove.RawImage in the encoding that ``parse`` reads."""
 
     def picture(data: bytes) -> Picture:
         message = parse(data)
         sizes = message.width, message.height, message.encoding, message.step
         return raw_picture(Raw(*sizes, big_endian=False, data=message.data))
 
-    return Decoder(picture, lambda data: foxglove_stamp(parse(data)))
+    return Decoder(picture, lambda data: stamp(parse(data)))
+
+
+def compressed_image(parse: Callable[[bytes], Any], stamp: Callable[[Any], int]) -> Decoder:
+    """foxglove.CompressedImage in the encoding that ``parse`` reads."""
+    return Decoder(lambda data: load_image(parse(data).data, FRAME_FORMATS), lambda data: stamp(parse(data)))
+
+
+def foxglove_raw_image() -> Decoder:
+    """foxglove.RawImage in protobuf."""
+    return raw_image(foxglove_message("RawImage").FromString, foxglove_stamp)
 
 
 def foxglove_compressed_image() -> Decoder:
-    """foxglove.CompressedImage."""
-    parse = foxglove_message("CompressedImage").FromString
-    return Decoder(lambda data: load_image(parse(data).data, FRAME_FORMATS), lambda data: foxglove_stamp(parse(data)))
+    """foxglove.CompressedImage in protobuf."""
+    return compressed_image(foxglove_message("CompressedImage").FromString, foxglove_stamp)
 
 
 class _Time(msgspec.Struct, frozen=True):
@@ -191,20 +199,12 @@ def json_stamp(message: _JsonCompressedImage | _JsonRawImage) -> int:
 
 def json_raw_image() -> Decoder:
     """foxglove.RawImage in JSON."""
-    parse = msgspec.json.Decoder(_JsonRawImage).decode
-
-    def picture(data: bytes) -> Picture:
-        message = parse(data)
-        sizes = message.width, message.height, message.encoding, message.step
-        return raw_picture(Raw(*sizes, big_endian=False, data=message.data))
-
-    return Decoder(picture, lambda data: json_stamp(parse(data)))
+    return raw_image(msgspec.json.Decoder(_JsonRawImage).decode, json_stamp)
 
 
 def json_compressed_image() -> Decoder:
     """foxglove.CompressedImage in JSON."""
-    parse = msgspec.json.Decoder(_JsonCompressedImage).decode
-    return Decoder(lambda data: load_image(parse(data).data, FRAME_FORMATS), lambda data: json_stamp(parse(data)))
+    return compressed_image(msgspec.json.Decoder(_JsonCompressedImage).decode, json_stamp)
 
 
 DECODERS: dict[Topic, Callable[[], Decoder]] = {
